@@ -1,0 +1,1 @@
+"""The organisation's configuration, recipients, locations and tenure, kept in etcd."""

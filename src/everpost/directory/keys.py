@@ -1,0 +1,80 @@
+"""Where things are in the directory. Only this module spells a key."""
+
+from __future__ import annotations
+
+ROOT = "/everpost/"
+CONFIG = ROOT + "config/"
+ORGANIZATION = CONFIG + "organization"
+GENERATION = CONFIG + "generation"
+SERVERS = CONFIG + "server/"
+DAGS = CONFIG + "dag/"
+DATABASES = CONFIG + "database/"
+MAILBOXES = CONFIG + "mailbox/"
+ADDRESSES = CONFIG + "address/"
+LOCATIONS = ROOT + "location/"
+TENURES = ROOT + "tenure/"
+FENCES = ROOT + "fence/"
+PAMS = ROOT + "pam/"
+PROGRESS = ROOT + "progress/"
+STATUS = ROOT + "status/"
+TOKENS = ROOT + "token/"
+
+
+def server(name: str) -> str:
+    """A joined host (`model.server.Server`)."""
+    return SERVERS + name
+
+
+def dag(name: str) -> str:
+    """A database availability group."""
+    return DAGS + name
+
+
+def database(name: str) -> str:
+    """A mailbox database and its copies."""
+    return DATABASES + name
+
+
+def mailbox(guid: str) -> str:
+    """A mailbox (`model.recipient.Mailbox`)."""
+    return MAILBOXES + guid
+
+
+def address(smtp: str) -> str:
+    """An SMTP address in lower case; the value is the mailbox's guid."""
+    return ADDRESSES + smtp.lower()
+
+
+def location(database_name: str) -> str:
+    """Where a database is active (`model.database.Location`)."""
+    return LOCATIONS + database_name
+
+
+def tenure(server_name: str) -> str:
+    """Renewed by its server (`model.tenure.TenureRecord`)."""
+    return TENURES + server_name
+
+
+def fence(server_name: str) -> str:
+    """Changes only when tenure is acquired or taken (`model.tenure.FencingRecord`)."""
+    return FENCES + server_name
+
+
+def pam(dag_name: str) -> str:
+    """The Primary Active Manager (`model.tenure.PamRecord`)."""
+    return PAMS + dag_name
+
+
+def progress(database_name: str) -> str:
+    """A floor under the acknowledged LSN (`model.database.Progress`)."""
+    return PROGRESS + database_name
+
+
+def status(server_name: str) -> str:
+    """What a server's agent says of its copies, once a second (list of `model.database.CopyStatus`)."""
+    return STATUS + server_name
+
+
+def token(digest: str) -> str:
+    """A one-time token for joining, by the SHA-256 of its secret."""
+    return TOKENS + digest

@@ -1,0 +1,143 @@
+"""Mailbox databases, their copies, and where each is active (architecture 3)."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class MailboxDatabase(msgspec.Struct, frozen=True, kw_only=True):
+    """A mailbox database. `number` gives its port and its slot in the shared page; `servers` is ordered by
+    activation preference (first = 1)."""
+
+    name: str
+    guid: str
+    number: int
+    servers: tuple[str, ...]
+    dag: str | None = None
+
+
+class Token(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """Fencing token. Generation changes when etcd was restored or forced; the epoch grows with every activation."""
+
+    generation: int
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.epoch}"
+
+
+class Member(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """One life of a copy's files: a server's name and the incarnation (hex, new after seed, rewind, restore)."""
+
+    server: str
+    incarnation: str
+
+
+class Opening(msgspec.Struct, frozen=True, array_like=True):
+    """One recorded opening of a database: the timeline that began at `begin_lsn` under `token`."""
+
+    token: Token
+    server: str
+    timeline: int
+    begin_lsn: int
+    nonce: str
+
+
+class LocationState(enum.StrEnum):
+    """States of a location; each has an owner and a next step that any PAM can take from the record (3.13)."""
+
+    ACTIVATING = "activating"  # owner: the agent of `active`; clients are shut out
+    OPEN = "open"  # owner: the agent of `active`
+    MOVING = "moving"  # owner: the agent of `active`, which closes it for `target`
+    CLOSED = "closed"  # owner: PAM; cleanly shut down at `closed_lsn`
+    DISMOUNTED = "dismounted"  # by an administrator; nobody opens it without a word
+    UNKNOWN = "unknown"  # after a change of generation; an administrator decides
+
+
+class Refusal(msgspec.Struct, frozen=True, array_like=True):
+    """Why a copy could not be opened in this round of activation."""
+
+    server: str
+    reason: str
+
+
+class Location(msgspec.Struct, frozen=True, kw_only=True):
+    """The location record of a database, changed only by compare-and-swap on its mod-revision (architecture 3).
+
+    `set`: the members that must flush a commit, besides the active, before it is acknowledged.
+    `eligible`: the members that may be activated without loss; always holds the active's own member once opened.
+    `openings`: the history of openings, oldest first, by which forks are recognised (3.5).
+    """
+
+    database: str
+    active: str
+    token: Token
+    state: LocationState
+    set: tuple[Member, ...] = ()
+    eligible: tuple[Member, ...] = ()
+    lossy: bool = False
+    openings: tuple[Opening, ...] = ()
+    target: str | None = None
+    closed_lsn: int | None = None
+    closed_timeline: int | None = None
+    refused: tuple[Refusal, ...] = ()
+    reason: str = ""
+
+    @property
+    def single(self) -> bool:
+        """Whether a commit is acknowledged by one copy alone (`Resilience: single`)."""
+        return not self.set
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """A floor under what was acknowledged, written each second by the active, apart from the location (3, F9)."""
+
+    token: Token
+    timeline: int
+    acknowledged_lsn: int
+    generated_lsn: int
+
+
+class CopyState(enum.StrEnum):
+    """States of a database copy (spec 2.6)."""
+
+    MOUNTED = "Mounted"
+    MOUNTING = "Mounting"
+    DISMOUNTING = "Dismounting"
+    DISMOUNTED = "Dismounted"
+    HEALTHY = "Healthy"
+    INITIALIZING = "Initializing"
+    RESYNCHRONIZING = "Resynchronizing"
+    SEEDING = "Seeding"
+    SUSPENDED = "Suspended"
+    FAILED = "Failed"
+    FAILED_AND_SUSPENDED = "FailedAndSuspended"
+    SERVICE_DOWN = "ServiceDown"
+    DISCONNECTED_AND_HEALTHY = "DisconnectedAndHealthy"
+    DISCONNECTED_AND_RESYNCHRONIZING = "DisconnectedAndResynchronizing"
+
+
+ACTIVATABLE = frozenset(
+    {CopyState.HEALTHY, CopyState.DISCONNECTED_AND_HEALTHY, CopyState.DISCONNECTED_AND_RESYNCHRONIZING}
+)
+"""States from which a copy may be activated automatically (spec 2.6)."""
+
+
+class CopyStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What an agent knows of its own copy; LSNs are bytes, queues are 1 MB generations (`None` = unknown)."""
+
+    database: str
+    server: str
+    state: CopyState
+    incarnation: str = ""
+    token: Token | None = None
+    timeline: int | None = None
+    received_lsn: int | None = None
+    replayed_lsn: int | None = None
+    generated_lsn: int | None = None
+    copy_queue: int | None = None
+    replay_queue: int | None = None
+    resilience: str = ""
+    error: str = ""

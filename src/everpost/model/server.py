@@ -1,0 +1,49 @@
+"""Servers, their roles and their database availability group."""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+
+class Role(enum.StrEnum):
+    """What a server does (Exchange role names)."""
+
+    MAILBOX = "mailbox"
+    CLIENT_ACCESS = "clientaccess"
+    HUB_TRANSPORT = "hubtransport"
+    WITNESS = "witness"
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """TCP ports of a server. PostgreSQL of database number n listens on `postgres + n`."""
+
+    agent: int = 64326
+    postgres: int = 64328
+    etcd_client: int = 2379
+    etcd_peer: int = 2380
+    smtp: int = 25
+    submission: int = 587
+    imap: int = 143
+    imaps: int = 993
+
+
+class Server(msgspec.Struct, frozen=True, kw_only=True):
+    """A joined host: `address` is on the MAPI network, `replication_address` carries the log stream."""
+
+    name: str
+    address: str
+    replication_address: str
+    roles: tuple[Role, ...]
+    ports: Ports = Ports()
+    site: str = "Default-First-Site-Name"
+
+
+class DatabaseAvailabilityGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A DAG: 0 to 16 members and a witness that votes exactly when their number is even (spec 1.1, 1.4)."""
+
+    name: str
+    members: tuple[str, ...] = ()
+    witness_server: str | None = None
+    witness_directory: str | None = None

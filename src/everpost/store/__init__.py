@@ -1,0 +1,1 @@
+"""Mailboxes in SQL: folders, messages, flags; idempotent operations by operation id."""

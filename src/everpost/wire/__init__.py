@@ -1,0 +1,1 @@
+"""Sans-IO protocol cores: bytes in, events out. No socket, no clock, no asyncio."""
