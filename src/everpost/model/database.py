@@ -43,6 +43,7 @@ class Opening(msgspec.Struct, frozen=True, array_like=True):
     timeline: int
     begin_lsn: int
     nonce: str
+    lossy: bool = False
 
 
 class LocationState(enum.StrEnum):

@@ -1,0 +1,169 @@
+"""What the Primary Active Manager does next: a pure function of a view. No I/O, no clock, no chance.
+
+Each action carries the revisions that make it safe and the sentence that explains it.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from everpost.activemanager import bestcopy, transitions
+from everpost.activemanager.view import DatabaseView, View
+from everpost.model.database import Location, LocationState
+from everpost.model.tenure import TenureState
+
+RESTART_LIMIT = 2.0
+"""Seconds that an active's own restart may take before another copy is activated (decisions: Engines)."""
+ACTIVATION_LIMIT = 30.0
+"""Seconds after which an activation, or a move, that did not come to an end is given to the next copy."""
+RETRY_REFUSED = 10.0
+"""Seconds after which a round in which every copy refused is begun anew."""
+
+
+class TakeServer(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Take a silent server's tenure; with it the role of PAM if it had that."""
+
+    server: str
+    with_pam: bool
+    reason: str
+
+
+class TakePam(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Become PAM: nobody is, or the holder's tenure was taken or given back."""
+
+    dag: str
+    reason: str
+
+
+class Activate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Write `after` at `revision`, guarded by `guards` (fence or tenure revisions of servers) too."""
+
+    database: str
+    revision: int
+    after: Location
+    fences: dict[str, int]
+    reason: str
+
+
+Action = TakeServer | TakePam | Activate
+
+
+def decide(view: View) -> list[Action]:
+    """The actions that this server should take now, most urgent first."""
+    mine = view.servers.get(view.me)
+    if mine is None or not mine.holds_tenure:
+        return []
+    actions: list[Action] = []
+    for server in view.servers.values():
+        if server.name != view.me and server.tenure is TenureState.UP and server.expired:
+            with_pam = view.pam == server.name
+            actions.append(
+                TakeServer(server=server.name, with_pam=with_pam, reason=f"{server.name} did not renew its tenure")
+            )
+    if view.dag is not None and _pam_is_vacant(view):
+        actions.append(TakePam(dag=view.dag, reason=f"{view.pam or 'nobody'} is no Primary Active Manager any more"))
+    if view.is_pam:
+        for database in view.databases:
+            action = _for_database(view, database)
+            if action is not None:
+                actions.append(action)
+    return actions
+
+
+def _pam_is_vacant(view: View) -> bool:
+    if view.pam is None:
+        return True
+    holder = view.servers.get(view.pam)
+    return holder is None or holder.tenure in (None, TenureState.TAKEN, TenureState.RELEASED)
+
+
+def _gone(view: View, server: str) -> bool:
+    """Whether the server's tenure was taken or given back: it cannot acknowledge anything any more."""
+    host = view.servers.get(server)
+    return host is not None and host.tenure in (TenureState.TAKEN, TenureState.RELEASED)
+
+
+def _for_database(view: View, database: DatabaseView) -> Activate | None:
+    location = database.location
+    match location.state:
+        case LocationState.OPEN | LocationState.MOVING:
+            if _gone(view, location.active):
+                return _activate(
+                    view, database, prefer=location.target, reason=f"{location.active} lost its tenure"
+                )
+            if location.state is LocationState.MOVING and database.seen_for > ACTIVATION_LIMIT:
+                return _again(view, database, "the move did not come to an end")
+        case LocationState.CLOSED:
+            return _activate(view, database, prefer=location.target, reason=location.reason or "closed")
+        case LocationState.ACTIVATING:
+            return _for_activating(view, database)
+        case LocationState.DISMOUNTED | LocationState.UNKNOWN:
+            return None
+    return None
+
+
+def _for_activating(view: View, database: DatabaseView) -> Activate | None:
+    location = database.location
+    refused = {refusal.server: refusal.reason for refusal in location.refused}
+    if _gone(view, location.active):
+        return _activate(view, database, reason=f"{location.active} lost its tenure while activating")
+    if location.active in refused:
+        action = _activate(view, database, reason=f"{location.active} refused: {refused[location.active]}")
+        if action is None and database.seen_for > RETRY_REFUSED:
+            return _new_round(view, database)
+        return action
+    limit = RESTART_LIMIT if location.reason.startswith("restart") else ACTIVATION_LIMIT
+    if database.seen_for > limit:
+        ranking = bestcopy.rank(view, database, avoid=location.active)
+        others = [candidate for candidate in ranking.candidates if candidate.server != location.active]
+        if others or limit == ACTIVATION_LIMIT:
+            return _activate(view, database, avoid=location.active, reason=f"{location.active} took too long")
+    return None
+
+
+def _guards(view: View, database: DatabaseView) -> dict[str, int]:
+    """The old active is fenced by a taken tenure (its fence must stay as it is), or the record itself is CLOSED or
+    was never open at this epoch (ACTIVATING: nobody was let in)."""
+    location = database.location
+    if location.state in (LocationState.OPEN, LocationState.MOVING):
+        return {location.active: view.servers[location.active].fence_revision}
+    return {}
+
+
+def _activate(
+    view: View, database: DatabaseView, *, reason: str, prefer: str | None = None, avoid: str | None = None
+) -> Activate | None:
+    location = database.location
+    ranking = bestcopy.rank(view, database, prefer=prefer, avoid=avoid)
+    if not ranking.candidates:
+        return None
+    best = ranking.candidates[0]
+    refused = location.refused if location.state is LocationState.ACTIVATING else ()
+    after = transitions.begin_activation(location, best.server, reason=reason, lossy=location.lossy, refused=refused)
+    why = f"{reason}; {best.server} meets set {best.selection_set}"
+    if ranking.refusals:
+        why += "; " + "; ".join(ranking.refusals.values())
+    return Activate(
+        database=location.database,
+        revision=database.revision,
+        after=after,
+        fences=_guards(view, database),
+        reason=why,
+    )
+
+
+def _again(view: View, database: DatabaseView, why: str) -> Activate | None:
+    """Tell the active's own agent to activate its copy anew, whatever state its instance is in."""
+    location = database.location
+    host = view.servers.get(location.active)
+    if host is None or not host.holds_tenure:
+        return None
+    after = transitions.begin_activation(location, location.active, reason=why)
+    return Activate(database=location.database, revision=database.revision, after=after, fences={}, reason=why)
+
+
+def _new_round(view: View, database: DatabaseView) -> Activate | None:
+    location = database.location
+    cleared = msgspec.structs.replace(location, refused=())
+    fresh = msgspec.structs.replace(database, location=cleared)
+    return _activate(view, fresh, reason="every copy refused; trying all of them again")

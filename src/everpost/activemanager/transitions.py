@@ -1,0 +1,136 @@
+"""The location record's moves: each a pure function from the record before to the record after (architecture 3).
+
+Every function checks that the move is legal and raises `IllegalMove` otherwise. Who may make a move, and under which
+guards, is said in its docstring; the guards themselves are compare-and-swaps on revisions made by the caller.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec.structs import replace
+
+from everpost.errors import EverpostError
+from everpost.model.database import Location, LocationState, Member, Opening, Refusal, Token
+
+S = LocationState
+
+MOVES: dict[LocationState, frozenset[LocationState]] = {
+    S.ACTIVATING: frozenset({S.OPEN, S.ACTIVATING}),
+    S.OPEN: frozenset({S.OPEN, S.MOVING, S.ACTIVATING}),
+    S.MOVING: frozenset({S.CLOSED, S.OPEN, S.ACTIVATING}),
+    S.CLOSED: frozenset({S.ACTIVATING, S.DISMOUNTED}),
+    S.DISMOUNTED: frozenset({S.CLOSED}),
+    S.UNKNOWN: frozenset({S.CLOSED}),
+}
+"""Legal moves; the diagram in docs/failover.md follows this table."""
+
+
+class IllegalMove(EverpostError):
+    """The record is in a state from which this move is not made."""
+
+
+def _must(location: Location, to: LocationState) -> None:
+    if to not in MOVES[location.state]:
+        raise IllegalMove(f"{location.database} cannot go from {location.state} to {to}.")
+
+
+def begin_activation(
+    location: Location, server: str, *, reason: str, lossy: bool = False, refused: Iterable[Refusal] = ()
+) -> Location:
+    """Step one of an activation (3.3). By PAM, guarded by the PAM key, its own fence, this record, and the old
+    active's taken fence or a CLOSED record; or by the active's own agent for its own copy, guarded by its fence.
+    The epoch grows, clients stay out, and `eligible` stays the former set until the opening."""
+    _must(location, S.ACTIVATING)
+    return replace(
+        location,
+        active=server,
+        token=Token(location.token.generation, location.token.epoch + 1),
+        state=S.ACTIVATING,
+        set=(),
+        lossy=lossy,
+        target=None,
+        refused=tuple(refused),
+        reason=reason,
+    )
+
+
+def refuse(location: Location, server: str, why: str) -> Location:
+    """The activating copy says that it must not be opened. By its agent, guarded by its fence; PAM tries the next."""
+    if location.state is not S.ACTIVATING or location.active != server:
+        raise IllegalMove(f"{server} is not activating {location.database}.")
+    return replace(location, refused=(*location.refused, Refusal(server, why)))
+
+
+def opened(location: Location, member: Member, opening: Opening, new_set: Iterable[Member] = ()) -> Location:
+    """Step two (3.3). By the activating copy's agent, guarded by its fence, after names were loaded and the opening
+    row was committed. From here on only the new set and the active itself are eligible."""
+    _must(location, S.OPEN)
+    if location.state is not S.ACTIVATING or opening.token != location.token or member.server != location.active:
+        raise IllegalMove(f"{location.database} is not being activated by {member.server} at {opening.token}.")
+    members = tuple(sorted(new_set))
+    return replace(
+        location,
+        state=S.OPEN,
+        set=members,
+        eligible=(*members, member),
+        openings=(*location.openings, opening),
+        closed_lsn=None,
+        closed_timeline=None,
+        refused=(),
+    )
+
+
+def shrunk(location: Location, server: str, *, reason: str) -> Location:
+    """A member leaves the set and what is eligible. By the active's agent (its fence) before its name leaves the
+    names, or by the member's own agent before it touches its files (3.2, 3.5)."""
+    return replace(
+        location,
+        set=tuple(m for m in location.set if m.server != server),
+        eligible=tuple(m for m in location.eligible if m.server != server),
+        reason=reason,
+    )
+
+
+def grown(location: Location, member: Member) -> Location:
+    """A member enters the set: only after its name was proven to hold commits back and it flushed all (3.2)."""
+    if location.state is not S.OPEN:
+        raise IllegalMove(f"{location.database} is {location.state}; its set grows only while it is open.")
+    if member.server == location.active:
+        raise IllegalMove(f"{member.server} is the active of {location.database}.")
+    members = tuple(sorted({*(m for m in location.set if m.server != member.server), member}))
+    own = tuple(m for m in location.eligible if m.server == location.active)
+    return replace(location, set=members, eligible=(*members, *own), reason=f"{member.server} joined")
+
+
+def moving(location: Location, target: str, *, reason: str) -> Location:
+    """A planned move begins (3.13). By an administrator's command or PAM; the active closes for `target`."""
+    _must(location, S.MOVING)
+    if not any(member.server == target for member in location.set):
+        raise IllegalMove(f"{target} is not in the synchronous set of {location.database}.")
+    return replace(location, state=S.MOVING, target=target, reason=reason)
+
+
+def move_abandoned(location: Location, *, reason: str) -> Location:
+    """The active gives a move up before it stopped anything."""
+    if location.state is not S.MOVING:
+        raise IllegalMove(f"{location.database} is not moving.")
+    return replace(location, state=S.OPEN, target=None, reason=reason)
+
+
+def closed(location: Location, lsn: int, timeline: int) -> Location:
+    """The active was shut down cleanly at `lsn`. By its agent, guarded by its fence."""
+    _must(location, S.CLOSED)
+    return replace(location, state=S.CLOSED, closed_lsn=lsn, closed_timeline=timeline)
+
+
+def dismounted(location: Location, *, reason: str) -> Location:
+    """An administrator's dismount of a closed database; it stays so until a mount."""
+    _must(location, S.DISMOUNTED)
+    return replace(location, state=S.DISMOUNTED, target=None, reason=reason)
+
+
+def mount_asked(location: Location, *, reason: str) -> Location:
+    """An administrator's mount: PAM may open it where it was."""
+    _must(location, S.CLOSED)
+    return replace(location, state=S.CLOSED, target=location.active, refused=(), reason=reason)
