@@ -60,7 +60,9 @@ def refusal(view: View, database: DatabaseView, server: str) -> str | None:
     for refused in location.refused:
         if refused.server == server:
             return f"refused in this round: {refused.reason}"
-    if location.openings and not any(member.server == server for member in location.eligible):
+    if location.lossy and server != location.active:
+        return f"only {location.active} was named for an activation with loss"
+    if location.openings and not location.lossy and not any(member.server == server for member in location.eligible):
         return f"{server} is not known to have every acknowledged change"
     if not location.openings and server != (location.target or location.active):
         return f"{location.database} was never opened, and is to be created on {location.target or location.active}"

@@ -88,9 +88,7 @@ def _for_database(view: View, database: DatabaseView) -> Activate | None:
     match location.state:
         case LocationState.OPEN | LocationState.MOVING:
             if _gone(view, location.active):
-                return _activate(
-                    view, database, prefer=location.target, reason=f"{location.active} lost its tenure"
-                )
+                return _activate(view, database, prefer=location.target, reason=f"{location.active} lost its tenure")
             if location.state is LocationState.MOVING and database.seen_for > ACTIVATION_LIMIT:
                 return _again(view, database, "the move did not come to an end")
         case LocationState.CLOSED:

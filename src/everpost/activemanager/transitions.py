@@ -74,6 +74,7 @@ def opened(location: Location, member: Member, opening: Opening, new_set: Iterab
         state=S.OPEN,
         set=members,
         eligible=(*members, member),
+        lossy=False,
         openings=(*location.openings, opening),
         closed_lsn=None,
         closed_timeline=None,

@@ -1,0 +1,67 @@
+"""How a copy's files relate to the history of openings: may it simply follow, or must it be rewound or reseeded?
+
+Pure. A fork is never guessed (3.5): only recorded openings count, and a copy that promoted itself without a recorded
+opening is reseeded, since two promotions at one point give one timeline number.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+from everpost.model.database import Location, Token
+
+
+class Remedy(enum.StrEnum):
+    """What to do with a passive copy's files."""
+
+    ATTACH = "attach"
+    REWIND = "rewind"
+    RESEED = "reseed"
+    QUARANTINE = "quarantine"
+
+
+class Files(msgspec.Struct, frozen=True, kw_only=True):
+    """What the files say of themselves. `end_lsn` None: unknown, as after a crash of an active; `was_primary`: the
+    control file says that it ran, or was shut down, as a primary. `mark`: the last promotion that was begun here."""
+
+    present: bool
+    spoilt: bool = False
+    was_primary: bool = False
+    timeline: int = 0
+    end_lsn: int | None = None
+    mark_token: Token | None = None
+    mark_nonce: str = ""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """The remedy and its reason."""
+
+    remedy: Remedy
+    reason: str
+
+
+def relate(files: Files, location: Location) -> Verdict:
+    """The remedy that lets these files follow the database's newest opening."""
+    if not files.present:
+        return Verdict(Remedy.RESEED, "there are no files yet")
+    if files.spoilt:
+        return Verdict(Remedy.RESEED, "a rewind or seed of these files was interrupted")
+    if files.mark_token is not None and not any(
+        opening.token == files.mark_token and opening.nonce == files.mark_nonce for opening in location.openings
+    ):
+        return Verdict(Remedy.RESEED, f"it was promoted at {files.mark_token} and that opening was never recorded")
+    later = [opening for opening in location.openings if opening.timeline > files.timeline]
+    if not later:
+        return Verdict(Remedy.ATTACH, "it is on the newest timeline")
+    begin = later[0].begin_lsn
+    if files.was_primary:
+        diverged = files.end_lsn is None or files.end_lsn >= begin
+    else:
+        diverged = files.end_lsn is not None and files.end_lsn > begin
+    if not diverged:
+        return Verdict(Remedy.ATTACH, f"it ends before timeline {later[0].timeline} began")
+    if any(opening.lossy for opening in later):
+        return Verdict(Remedy.QUARANTINE, "it may hold acknowledged mail that an activation with loss left behind")
+    return Verdict(Remedy.REWIND, f"it may hold changes behind the beginning of timeline {later[0].timeline}")

@@ -1,0 +1,118 @@
+"""Every move of the location record: states x moves, and what never changes by any of them."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from everpost.activemanager import transitions as t
+from everpost.activemanager.relation import Files, Remedy, relate
+from everpost.model.database import Location, LocationState, Member, Opening, Token
+
+A, B, C = Member("EX01", "a1"), Member("EX02", "b1"), Member("EX03", "c1")
+OPENING = Opening(Token(1, 4), "EX01", 5, 1000, "n4")
+
+
+def location(state: LocationState, **changes: object) -> Location:
+    base = Location(
+        database="MB01",
+        active="EX01",
+        token=Token(1, 4),
+        state=state,
+        set=(B,),
+        eligible=(B, A),
+        openings=(OPENING,),
+    )
+    return replace(base, **changes)
+
+
+def _moves(before: Location) -> dict[LocationState, list[object]]:
+    opening = Opening(before.token, before.active, 6, 2000, "n5")
+    return {
+        LocationState.ACTIVATING: [lambda: t.begin_activation(before, "EX02", reason="r")],
+        LocationState.OPEN: [lambda: t.opened(before, A, opening), lambda: t.move_abandoned(before, reason="r")],
+        LocationState.MOVING: [lambda: t.moving(before, "EX02", reason="r")],
+        LocationState.CLOSED: [lambda: t.closed(before, 1, 1), lambda: t.mount_asked(before, reason="r")],
+        LocationState.DISMOUNTED: [lambda: t.dismounted(before, reason="r")],
+    }
+
+
+@pytest.mark.parametrize("state", LocationState)
+def test_no_move_outside_the_table(state: LocationState) -> None:
+    for target, moves in _moves(location(state)).items():
+        for move in moves:
+            try:
+                after = move()  # type: ignore[operator]
+            except t.IllegalMove:
+                continue
+            assert after.state is target
+            assert target in t.MOVES[state] or target is state
+
+
+def test_activation_raises_the_epoch_and_keeps_who_is_eligible() -> None:
+    after = t.begin_activation(location(LocationState.OPEN), "EX02", reason="EX01 died")
+    assert after.token == Token(1, 5)
+    assert after.eligible == (B, A)
+    assert after.set == ()
+
+
+def test_after_the_opening_only_the_new_set_and_the_active_are_eligible() -> None:
+    activating = t.begin_activation(location(LocationState.OPEN), "EX02", reason="EX01 died")
+    after = t.opened(activating, B, Opening(activating.token, "EX02", 6, 2000, "n5"))
+    assert after.eligible == (B,)
+    assert after.single
+    assert after.openings[-1].timeline == 6
+
+
+def test_an_opening_at_another_epoch_is_refused() -> None:
+    activating = t.begin_activation(location(LocationState.OPEN), "EX02", reason="EX01 died")
+    with pytest.raises(t.IllegalMove):
+        t.opened(activating, B, Opening(Token(1, 4), "EX02", 6, 2000, "n5"))
+
+
+def test_a_shrunk_member_is_not_eligible_and_a_grown_one_is() -> None:
+    single = t.shrunk(location(LocationState.OPEN), "EX02", reason="gone")
+    assert single.set == ()
+    assert single.eligible == (A,)
+    again = t.grown(single, Member("EX02", "b2"))
+    assert again.set == (Member("EX02", "b2"),)
+    assert set(again.eligible) == {A, Member("EX02", "b2")}
+
+
+def test_a_move_to_a_copy_outside_the_set_is_refused() -> None:
+    with pytest.raises(t.IllegalMove, match="EX03 is not in the synchronous set"):
+        t.moving(location(LocationState.OPEN), "EX03", reason="r")
+
+
+HISTORY = location(
+    LocationState.OPEN,
+    active="EX02",
+    openings=(OPENING, Opening(Token(1, 5), "EX02", 6, 2000, "n5")),
+)
+
+
+@pytest.mark.parametrize(
+    ("files", "remedy"),
+    [
+        (Files(present=False), Remedy.RESEED),
+        (Files(present=True, spoilt=True, timeline=6), Remedy.RESEED),
+        (Files(present=True, timeline=6, end_lsn=9000), Remedy.ATTACH),
+        (Files(present=True, timeline=5, end_lsn=2000), Remedy.ATTACH),
+        (Files(present=True, timeline=5, end_lsn=2001), Remedy.REWIND),
+        (Files(present=True, timeline=5, was_primary=True, end_lsn=None), Remedy.REWIND),
+        (Files(present=True, timeline=5, was_primary=True, end_lsn=1900), Remedy.ATTACH),
+        (Files(present=True, timeline=5, was_primary=True, end_lsn=2000), Remedy.REWIND),
+        (Files(present=True, timeline=6, mark_token=Token(1, 5), mark_nonce="n5"), Remedy.ATTACH),
+        # Promoted at epoch 5 too, but another promotion of that number was the recorded one: same timeline number.
+        (Files(present=True, timeline=6, mark_token=Token(1, 5), mark_nonce="other"), Remedy.RESEED),
+        (Files(present=True, timeline=6, mark_token=Token(1, 7), mark_nonce="n7"), Remedy.RESEED),
+    ],
+)
+def test_relation_of_files_to_the_history(files: Files, remedy: Remedy) -> None:
+    assert relate(files, HISTORY).remedy is remedy
+
+
+def test_the_losing_copy_of_a_lossy_activation_is_quarantined() -> None:
+    lossy = replace(HISTORY, openings=(OPENING, Opening(Token(1, 5), "EX02", 6, 2000, "n5", lossy=True)))
+    files = Files(present=True, timeline=5, was_primary=True, end_lsn=None)
+    assert relate(files, lossy).remedy is Remedy.QUARANTINE
