@@ -6,7 +6,8 @@ import pytest
 from msgspec.structs import replace
 
 from everpost.activemanager import transitions as t
-from everpost.activemanager.relation import Files, Remedy, relate
+from everpost.activemanager.relation import Remedy, relate
+from everpost.databases.interface import Files
 from everpost.model.database import Location, LocationState, Member, Opening, Token
 
 A, B, C = Member("EX01", "a1"), Member("EX02", "b1"), Member("EX03", "c1")

@@ -10,7 +10,8 @@ import enum
 
 import msgspec
 
-from everpost.model.database import Location, Token
+from everpost.databases.interface import Files
+from everpost.model.database import Location
 
 
 class Remedy(enum.StrEnum):
@@ -20,19 +21,6 @@ class Remedy(enum.StrEnum):
     REWIND = "rewind"
     RESEED = "reseed"
     QUARANTINE = "quarantine"
-
-
-class Files(msgspec.Struct, frozen=True, kw_only=True):
-    """What the files say of themselves. `end_lsn` None: unknown, as after a crash of an active; `was_primary`: the
-    control file says that it ran, or was shut down, as a primary. `mark`: the last promotion that was begun here."""
-
-    present: bool
-    spoilt: bool = False
-    was_primary: bool = False
-    timeline: int = 0
-    end_lsn: int | None = None
-    mark_token: Token | None = None
-    mark_nonce: str = ""
 
 
 class Verdict(msgspec.Struct, frozen=True):

@@ -1,0 +1,151 @@
+"""Activating a copy: promoted, proven complete, recorded as open, and only then shown to anybody (architecture 3.3).
+
+    mark (fsync)  ->  receiver stopped, R noted  ->  floors checked  ->  promoted  ->  begins at or after R
+    ->  names loaded  ->  opening transaction  ->  record OPEN confirmed  ->  shared page  ->  clients let in
+
+A crash between any two steps leaves a copy that is not open: another eligible copy, or this one at a higher epoch, is
+activated, and a promotion whose opening was not recorded is recognised by its mark and reseeded.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Awaitable, Callable
+
+from everpost.activemanager import transitions
+from everpost.databases.interface import Engine, Received
+from everpost.activemanager.record import Held, LocationWriter
+from everpost.clock import Clock
+from everpost.errors import EverpostError
+from everpost.log import fact
+from everpost.model.database import Location, Member, Opening, Progress
+
+log = logging.getLogger(__name__)
+
+LOG_WAIT = 1.5
+"""Seconds a copy may make no progress towards the log it must have before it refuses."""
+
+Prepare = Callable[[object, bool], Awaitable[None]]
+
+
+class NotComplete(EverpostError):
+    """This copy must not be opened under this record; PAM tries another one."""
+
+
+class Activation:
+    """One activation of one copy on this server, under one record."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        writer: LocationWriter,
+        clock: Clock,
+        *,
+        me: str,
+        floor: Callable[[str], Awaitable[Progress | None]],
+        prepare: Prepare,
+        still_mine: Callable[[], bool],
+    ) -> None:
+        self._engine = engine
+        self._writer = writer
+        self._clock = clock
+        self._me = me
+        self._floor = floor
+        self._prepare = prepare
+        self._still_mine = still_mine
+
+    async def run(self, held: Held) -> Held:
+        """Open the copy under `held`; returns the record as OPEN. Raises NotComplete, with nobody let in."""
+        location = held.location
+        began = self._clock.boottime()
+        member = Member(self._me, self._engine.incarnation)
+        self._must_be_eligible(location, member)
+        fact(log, "activating", database=location.database, token=str(location.token), at=began, why=location.reason)
+        nonce = secrets.token_hex(8)
+        await self._ready_to_promote(location)
+        received = await self._received(location)
+        await self._engine.mark(location.token, nonce)
+        self._must_hold_tenure(location)
+        promoted = await self._engine.promote(location.token, received)
+        at_promotion = self._clock.boottime()
+        if not promoted.complete:
+            raise NotComplete(
+                f"timeline {promoted.timeline} begins at {promoted.begin_lsn:X}, before the received log's end "
+                f"{received.lsn:X}: a record there is unreadable"
+            )
+        self._must_reach(location, promoted.begin_lsn, await self._floor(location.database))
+        opening = Opening(location.token, self._me, promoted.timeline, promoted.begin_lsn, nonce, location.lossy)
+        await self._engine.set_names(())
+        await self._engine.record_opening(opening, self._prepare)
+        self._must_hold_tenure(location)
+        now_open = await self._writer.change(held, lambda before: transitions.opened(before, member, opening))
+        fact(
+            log,
+            "opened",
+            database=location.database,
+            token=str(location.token),
+            timeline=promoted.timeline,
+            at=self._clock.boottime(),
+            promotion_s=round(at_promotion - began, 3),
+            total_s=round(self._clock.boottime() - began, 3),
+        )
+        return now_open
+
+    def _must_be_eligible(self, location: Location, member: Member) -> None:
+        if location.openings and not location.lossy and member not in location.eligible:
+            raise NotComplete(f"{self._me}'s files ({member.incarnation}) are not among those known to be complete")
+
+    def _must_hold_tenure(self, location: Location) -> None:
+        if not self._still_mine():
+            raise NotComplete(f"{self._me} lost its tenure while activating {location.database}")
+
+    async def _ready_to_promote(self, location: Location) -> None:
+        running = await self._engine.running()
+        if running not in (None, False):
+            # A primary of a former epoch, or a former try that got no further: nothing of it may live on.
+            await self._engine.kill()
+            running = False
+        files = await self._engine.files()
+        if not files.present and not location.openings:
+            await self._engine.create()
+            running = False
+        elif files.spoilt or not files.present:
+            raise NotComplete(f"the files on {self._me} are not whole")
+        if running is False or not await self._engine.alive():
+            await self._engine.kill()
+            await self._engine.start(None)
+
+    async def _received(self, location: Location) -> Received:
+        """Stop the receiver and check the log's end against what must be there: the progress floor (F9) and, after a
+        planned close, the shutdown checkpoint. A copy that still reads its log is given time while it advances."""
+        floor = await self._floor(location.database)
+        needed = floor.acknowledged_lsn if floor is not None else 0
+        if location.closed_lsn is not None:
+            needed = max(needed, location.closed_lsn + 1)
+        best = 0
+        deadline = self._clock.boottime() + LOG_WAIT
+        while True:
+            standby = await self._engine.standby_positions()
+            reached = max(standby.received_lsn, standby.replayed_lsn)
+            if reached >= needed:
+                break
+            if reached > best:
+                best, deadline = reached, self._clock.boottime() + LOG_WAIT
+            if self._clock.boottime() > deadline:
+                break
+            await self._clock.sleep(0.005)
+        await self._engine.follow(None)
+        received = await self._engine.received()
+        if location.closed_lsn is not None and received.lsn <= location.closed_lsn and not location.lossy:
+            raise NotComplete(
+                f"the last log of the closed active ({location.closed_lsn:X}) did not arrive ({received.lsn:X})"
+            )
+        self._must_reach(location, received.lsn, floor)
+        return received
+
+    def _must_reach(self, location: Location, lsn: int, floor: Progress | None) -> None:
+        if floor is not None and not location.lossy and lsn < floor.acknowledged_lsn:
+            raise NotComplete(
+                f"the log ends at {lsn:X}, but commits up to {floor.acknowledged_lsn:X} were acknowledged"
+            )

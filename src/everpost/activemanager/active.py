@@ -1,0 +1,137 @@
+"""The duty of an open active copy: keep the set, record progress, notice that this host cannot write any more."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+from everpost.activemanager import transitions
+from everpost.databases.interface import Engine
+from everpost.activemanager.record import Held
+from everpost.activemanager.synchronous import SetKeeper
+from everpost.errors import EverpostError
+from everpost.model.database import CopyState, CopyStatus, Member, Progress, Token
+
+if TYPE_CHECKING:
+    from everpost.activemanager.copy import Host
+
+log = logging.getLogger(__name__)
+
+GENERATION = 1024 * 1024
+PROGRESS_EVERY = 1.0
+LOCAL_PROBE_EVERY = 1.0
+CANNOT_WRITE = 5.0
+"""Seconds without a local commit after which the database is handed over (3.7)."""
+
+
+class ActiveDuty:
+    """One open copy at one token. `tick` is called five times a second and at each change of the record."""
+
+    def __init__(self, database: str, engine: Engine, host: Host, held: Held, now: float) -> None:
+        self.token: Token = held.location.token
+        self._database = database
+        self._engine = engine
+        self._host = host
+        self._keeper = SetKeeper(
+            engine,
+            host.writer,
+            host.clock,
+            host.peers,
+            held,
+            copies=lambda: host.copies(database),
+            publish=self._publish,
+            move=self._move,
+        )
+        self._progress_at = 0.0
+        self._local_commit: asyncio.Task[None] | None = None
+        self._local_begun = now
+        self._local_done = now
+
+    @property
+    def held(self) -> Held:
+        """The record as last confirmed or seen."""
+        return self._keeper.held
+
+    def _publish(self, single: bool) -> None:
+        self._host.publish(self._database, epoch=self.token.epoch, single=single)
+
+    async def _move(self, target: str) -> None:
+        self._keeper.held = await self._host.writer.change(
+            self._keeper.held,
+            lambda location: transitions.moving(
+                location, target, reason=f"PAM: {target} is reached, the active is not"
+            ),
+        )
+
+    async def resume(self) -> None:
+        """After the agent was restarted: names and page as the record says."""
+        await self._engine.set_names(self._keeper.names())
+        self._publish(self.held.location.single)
+
+    async def adopt(self, held: Held) -> None:
+        """Take over a newer record of the same activation."""
+        await self._keeper.adopt(held)
+
+    async def tick(self) -> None:
+        """Look at the set, then at the host's own disk, then record progress."""
+        self._watch_own_disk()
+        await self._keeper.tick()
+        now = self._host.clock.boottime()
+        positions = self._keeper.positions
+        if positions is not None and now - self._progress_at >= PROGRESS_EVERY:
+            self._progress_at = now
+            await self._host.put_progress(
+                self._database,
+                Progress(
+                    token=self.token,
+                    timeline=self.held.location.openings[-1].timeline,
+                    acknowledged_lsn=self._keeper.acknowledged_lsn(),
+                    generated_lsn=positions.flush_lsn,
+                ),
+            )
+
+    def _watch_own_disk(self) -> None:
+        now = self._host.clock.boottime()
+        if self._local_commit is None:
+            if now - self._local_begun >= LOCAL_PROBE_EVERY:
+                self._local_begun = now
+                self._local_commit = asyncio.create_task(self._engine.commit_locally())
+        elif self._local_commit.done():
+            error = self._local_commit.exception()
+            self._local_commit = None
+            if error is None:
+                self._local_done = now
+            elif isinstance(error, EverpostError):
+                log.warning("%s: cannot commit locally: %s", self._database, error)
+
+    def cannot_write(self) -> bool:
+        """Whether no local commit has returned for too long, though one was asked for."""
+        pending = self._local_begun > self._local_done
+        return pending and self._host.clock.boottime() - self._local_done > CANNOT_WRITE + LOCAL_PROBE_EVERY
+
+    def status(self, state: CopyState, error: str) -> CopyStatus:
+        """The active's own line of Get-MailboxDatabaseCopyStatus: its queues are 0."""
+        positions = self._keeper.positions
+        location = self.held.location
+        flushed = positions.flush_lsn if positions is not None else None
+        return CopyStatus(
+            database=self._database,
+            server=location.active,
+            state=state,
+            incarnation=self._engine.incarnation,
+            token=self.token,
+            timeline=location.openings[-1].timeline if location.openings else None,
+            received_lsn=flushed,
+            replayed_lsn=flushed,
+            generated_lsn=flushed,
+            copy_queue=0,
+            replay_queue=0,
+            resilience="single" if location.single else ",".join(sorted(m.server for m in location.set)),
+            error=error,
+        )
+
+
+def own_member(server: str, engine: Engine) -> Member:
+    """This copy as it stands in a record."""
+    return Member(server, engine.incarnation)

@@ -1,0 +1,290 @@
+"""The Active Manager of one server: SAM always, PAM when the record says so. The loops; everything else is elsewhere."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from everpost.activemanager import setpolicy
+from everpost.activemanager.copy import CopyController
+from everpost.activemanager.decide import decide
+from everpost.databases.interface import Engine, Upstream
+from everpost.activemanager.gather import Gatherer, Live
+from everpost.activemanager.peers import Agents
+from everpost.activemanager.perform import Performer, Taker
+from everpost.activemanager.record import Held, LocationWriter
+from everpost.activemanager.view import View
+from everpost.clock import Clock
+from everpost.directory import keys
+from everpost.directory.interface import Directory
+from everpost.directory.page import SharedPage
+from everpost.directory.schema import decode, encode
+from everpost.errors import EverpostError, OutcomeUnknown, Unavailable
+from everpost.log import fact
+from everpost.model.database import CopyStatus, Location, MailboxDatabase, Progress, Token
+from everpost.model.server import DatabaseAvailabilityGroup, Server
+from everpost.model.tenure import TenureState
+
+log = logging.getLogger(__name__)
+
+DECIDE_EVERY = 0.1
+STATUS_EVERY = 1.0
+REACH = 0.5
+"""Seconds PAM gives an agent to answer when it must say who is out of reach."""
+
+
+class Organization(Protocol):
+    """The organisation's documents as this server last saw them."""
+
+    @property
+    def servers(self) -> Mapping[str, Server]: ...
+    @property
+    def dags(self) -> Mapping[str, DatabaseAvailabilityGroup]: ...
+    @property
+    def databases(self) -> Mapping[str, MailboxDatabase]: ...
+    @property
+    def locations(self) -> Mapping[str, tuple[Location, int]]: ...
+
+
+class Holder(Protocol):
+    """This server's tenure."""
+
+    epoch: int
+    fence_revision: int
+
+    def valid(self) -> bool: ...
+    async def confirmed_after(self, boottime: float) -> None: ...
+
+
+class ActiveManager:
+    """Runs the copies of this server, and decides for its DAG when it is PAM.
+
+    `engines` makes the engine of a database's copy; `prepare` brings the store's schema up to date in the opening
+    transaction; `expired(server)` says whether that server was silent for TAKE seconds.
+    """
+
+    def __init__(
+        self,
+        me: str,
+        *,
+        clock: Clock,
+        directory: Directory,
+        organization: Organization,
+        live: Live,
+        tenure: Holder,
+        taker: Taker,
+        expired: Callable[[str], bool],
+        page: SharedPage,
+        agents: Agents,
+        engines: Callable[[MailboxDatabase], Engine],
+        prepare: Callable[[object, bool], object],
+    ) -> None:
+        self.me = me
+        self.clock = clock
+        self.peers = self
+        self._directory = directory
+        self._organization = organization
+        self._live = live
+        self._tenure = tenure
+        self._expired = expired
+        self._page = page
+        self._agents = agents
+        self._engines = engines
+        self._prepare = prepare
+        self.writer = LocationWriter(directory, clock, self._own_guard)
+        self._gatherer = Gatherer(me, live)
+        self._performer = Performer(me, directory, self.writer, taker, clock, self._own_guard)
+        self._copies: dict[str, tuple[CopyController, asyncio.Task[None]]] = {}
+        self._changed = asyncio.Event()
+
+    # -- what the copies ask (copy.Host, synchronous.Peers) -----------------------------------------------------
+
+    def _own_guard(self) -> Mapping[str, int]:
+        return {keys.fence(self.me): self._tenure.fence_revision}
+
+    def held(self, database: str) -> Held | None:
+        """The newest location record seen."""
+        found = self._organization.locations.get(database)
+        return None if found is None else Held(*found)
+
+    def tenure_valid(self) -> bool:
+        """Whether this server may act for its databases now."""
+        return self._tenure.valid()
+
+    def copies(self, database: str) -> tuple[str, ...]:
+        """Servers with a copy."""
+        found = self._organization.databases.get(database)
+        return () if found is None else found.servers
+
+    def upstream(self, server: str, database: str, token: Token) -> Upstream | None:
+        """Where that server's PostgreSQL answers on the replication network."""
+        host = self._organization.servers.get(server)
+        row = self._organization.databases.get(database)
+        if host is None or row is None:
+            return None
+        return Upstream(server, host.replication_address, host.ports.postgres + row.number, token)
+
+    async def floor(self, database: str) -> Progress | None:
+        """The recorded progress, linearizable."""
+        entry = await self._directory.get(keys.progress(database))
+        return None if entry is None else decode(Progress, entry.value)
+
+    async def put_progress(self, database: str, progress: Progress) -> None:
+        """Record progress; a lost answer does not matter, the next one comes in a second."""
+        try:
+            await self._directory.txn(self._own_guard(), {keys.progress(database): encode(progress)})
+        except (OutcomeUnknown, Unavailable):
+            pass
+
+    def publish(self, database: str, *, epoch: int, single: bool) -> None:
+        """Write the shared page of this host."""
+        row = self._organization.databases.get(database)
+        if row is not None:
+            self._page.set_database(row.number, epoch=epoch, single=single)
+
+    def incarnation(self, server: str, database: str) -> str | None:
+        """What the server's agent last published."""
+        status = self._live.status(server).get(database)
+        return status.incarnation if status is not None and status.incarnation else None
+
+    def lost(self) -> frozenset[str]:
+        """Servers whose tenure was taken or given back."""
+        gone = set()
+        for name in self._organization.servers:
+            fence = self._live.fence(name)
+            if fence is not None and fence[0].state is not TenureState.UP:
+                gone.add(name)
+        return frozenset(gone)
+
+    async def openings(self, server: str, database: str) -> list[tuple[Token, str]]:
+        """Ask the server's agent for what its copy has replayed."""
+        answer = await self._agents.call(server, "GET", f"/v1/copy/{database}/openings", timeout=0.5)
+        return msgspec.convert(answer["openings"], list[tuple[Token, str]])
+
+    async def stall_verdict(self, database: str, member: str, timeout: float) -> str | None:
+        """Ask PAM (perhaps ourselves) about a living member that holds commits up."""
+        view = self._view()
+        if view.pam is None or view.pam == self.me:
+            return await self.judge_stall(database, member)
+        try:
+            answer = await self._agents.call(
+                view.pam, "POST", "/v1/stall", {"database": database, "member": member}, timeout=timeout
+            )
+        except EverpostError:
+            return None
+        verdict = answer.get("verdict")
+        return verdict if isinstance(verdict, str) else None
+
+    # -- what agents ask each other -----------------------------------------------------------------------------
+
+    async def judge_stall(self, database: str, member: str) -> str | None:
+        """PAM's word: whom can this host reach?"""
+        held = self.held(database)
+        if held is None:
+            return None
+        active, other = await asyncio.gather(self._reaches(held.location.active), self._reaches(member))
+        complete = any(one.server == member for one in held.location.set)
+        return setpolicy.stall_verdict(setpolicy.Reach(active=active, member=other), member_is_complete=complete)
+
+    async def _reaches(self, server: str) -> bool:
+        if server == self.me:
+            return True
+        try:
+            await self._agents.call(server, "GET", "/v1/ping", timeout=REACH)
+        except EverpostError:
+            return False
+        return True
+
+    async def confirm(self, database: str, epoch: int) -> bool:
+        """Whether a commit that had returned when this was asked counts as acknowledged (3.1): the copy is open here
+        at that epoch, and its set was not empty or a renewal sent after now is confirmed."""
+        asked = self.clock.boottime()
+        number = self._organization.databases[database].number
+        open_epoch, single = self._page.database(number)
+        if open_epoch != epoch or not self._tenure.valid():
+            return False
+        if single:
+            await self._tenure.confirmed_after(asked)
+            open_epoch, _ = self._page.database(number)
+        return open_epoch == epoch and self._tenure.valid()
+
+    async def own_openings(self, database: str) -> list[tuple[Token, str]]:
+        """The openings that our copy has replayed."""
+        found = self._copies.get(database)
+        return [] if found is None else await found[0].engine.openings()
+
+    def statuses(self) -> list[CopyStatus]:
+        """Our copies."""
+        return [controller.status() for controller, _ in self._copies.values()]
+
+    # -- loops --------------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Documents, locations or tenures changed."""
+        self._changed.set()
+        for controller, _ in self._copies.values():
+            controller.wake()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._decide_forever())
+            group.create_task(self._publish_forever())
+            group.create_task(self._manage_copies_forever(group))
+
+    def _dag(self) -> DatabaseAvailabilityGroup | None:
+        return next((dag for dag in self._organization.dags.values() if self.me in dag.members), None)
+
+    def _view(self) -> View:
+        return self._gatherer.view(
+            self.clock.boottime(),
+            self._dag(),
+            self._organization.databases,
+            self._organization.locations,
+            self._expired,
+        )
+
+    async def _decide_forever(self) -> None:
+        while True:
+            self._changed.clear()
+            if self._tenure.valid():
+                view = self._view()
+                for action in decide(view):
+                    await self._performer.perform(action, view)
+            try:
+                await asyncio.wait_for(self._changed.wait(), DECIDE_EVERY)
+            except TimeoutError:
+                pass
+
+    async def _publish_forever(self) -> None:
+        last = b""
+        while True:
+            try:
+                value = encode(self.statuses())
+                if value != last:
+                    await self._directory.txn(self._own_guard(), {keys.status(self.me): value})
+                    last = value
+            except (OutcomeUnknown, Unavailable):
+                last = b""
+            await self.clock.sleep(STATUS_EVERY)
+
+    async def _manage_copies_forever(self, group: asyncio.TaskGroup) -> None:
+        while True:
+            wanted = {
+                name: database for name, database in self._organization.databases.items() if self.me in database.servers
+            }
+            for name, database in wanted.items():
+                if name not in self._copies:
+                    controller = CopyController(name, self._engines(database), self, self._prepare)  # type: ignore[arg-type]
+                    self._copies[name] = (controller, group.create_task(controller.run()))
+            for name in list(self._copies):
+                if name not in wanted:
+                    controller, task = self._copies.pop(name)
+                    task.cancel()
+                    await controller.engine.kill()
+                    fact(log, "copy removed; its files stay", database=name)
+            await self.clock.sleep(0.2)

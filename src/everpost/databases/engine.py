@@ -1,0 +1,440 @@
+"""The engine of one copy: `databases.interface.Engine` on a PostgreSQL instance whose parent is the warden."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import pwd
+import signal
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+
+import asyncpg
+from msgspec.structs import replace
+
+from everpost.databases import config, control, wal
+from everpost.databases.binaries import Binaries
+from everpost.databases.bootstrap import bootstrap
+from everpost.databases.connection import CommitProbe, Line, connect
+from everpost.databases.files import sync_folder, write_durably
+from everpost.databases.interface import (
+    Files,
+    Positions,
+    Promoted,
+    Received,
+    SenderRow,
+    StandbyPositions,
+    Upstream,
+)
+from everpost.databases.layout import Layout, Mark
+from everpost.databases.tools import Tools
+from everpost.databases.warden_client import WardenClient
+from everpost.errors import EverpostError, Unavailable
+from everpost.model.database import Opening, Token
+
+START_LIMIT = 120.0
+"""Seconds a start may take: it replays what a crash left."""
+PROMOTE_LIMIT = 120.0
+CLOSE_LIMIT = 10.0
+POLL = 0.003
+
+_POSITIONS = """
+select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint as flush,
+       pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint as insert,
+       (select coalesce(json_agg(json_build_array(application_name, state,
+               coalesce(pg_wal_lsn_diff(flush_lsn, '0/0'), 0)::bigint,
+               coalesce(pg_wal_lsn_diff(replay_lsn, '0/0'), 0)::bigint)), '[]')::text
+          from pg_stat_replication) as senders,
+       (select coalesce(json_agg(json_build_array(pid, backend_xid::text)), '[]')::text
+          from pg_stat_activity where wait_event = 'SyncRep') as waiters
+"""
+_STANDBY = """
+select coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0'), 0)::bigint as received,
+       coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0'), 0)::bigint as replayed,
+       r.status, r.received_tli, pg_wal_lsn_diff(r.latest_end_lsn, '0/0')::bigint as generated
+  from (select 1) one left join pg_stat_wal_receiver r on true
+"""
+_CANCELLED = (b"canceling wait for synchronous replication", b"canceling the wait for synchronous replication")
+
+
+class PostgresEngine:
+    """One copy of one database on this host. `addresses` to listen on: MAPI and replication network."""
+
+    def __init__(
+        self,
+        *,
+        database: str,
+        server: str,
+        data_dir: Path,
+        run_dir: Path,
+        tls_dir: Path,
+        addresses: Sequence[str],
+        port: int,
+        binaries: Binaries,
+        warden: WardenClient,
+    ) -> None:
+        self.database = database
+        self.layout = Layout(data_dir, database)
+        self.layout.prepare()
+        self._server = server
+        self._sockets = run_dir / "pg"
+        self._sockets.mkdir(mode=0o700, exist_ok=True)
+        self._tls = tls_dir
+        self._addresses = tuple(addresses)
+        self._port = port
+        self._binaries = binaries
+        self._warden = warden
+        self._tools = Tools(binaries, self.layout.log)
+        self._line = Line(self._sockets, port, "postgres")
+        self._mail = Line(self._sockets, port, config.MAIL)
+        self._local = Line(self._sockets, port, "postgres")
+        self._tail: wal.Tail | None = None
+        self._log_read = self._log_size()
+
+    @property
+    def incarnation(self) -> str:
+        """The life of the files, "" before the first."""
+        return self.layout.state().incarnation
+
+    def standby_name(self, server: str, incarnation: str, token: Token) -> str:
+        """The name of a member's receiver (3.1)."""
+        return config.standby_name(self.database, server, incarnation, token)
+
+    # -- what there is ------------------------------------------------------------------------------------------
+
+    async def files(self) -> Files:
+        """From state.json, mark.json and pg_controldata."""
+        state = self.layout.state()
+        if not state.folder or not (self.layout.pgdata / "PG_VERSION").exists():
+            return Files(present=False)
+        if state.spoilt:
+            return Files(present=True, spoilt=True)
+        data = await self._tools.controldata(self.layout.pgdata)
+        mark = self.layout.mark()
+        end: int | None = None
+        timeline = data.timeline
+        if data.was_primary:
+            end = data.checkpoint_lsn if data.state == "shut down" else None
+        else:
+            timeline = max(timeline, data.min_recovery_timeline)
+            running = await self.running()
+            if running is None and await self.alive():
+                positions = await self.standby_positions()
+                end = max(positions.received_lsn, positions.replayed_lsn)
+        return Files(
+            present=True,
+            was_primary=data.was_primary,
+            timeline=timeline,
+            end_lsn=end,
+            mark_token=mark.token if mark is not None else None,
+            mark_nonce=mark.nonce if mark is not None else "",
+        )
+
+    async def running(self) -> Token | None | bool:
+        """By the warden's word."""
+        child = (await self._warden.children()).get(self.database)
+        if child is None or not child.running:
+            return False
+        if child.label is None:
+            return None
+        generation, _, epoch = child.label.partition(".")
+        return Token(int(generation), int(epoch))
+
+    async def alive(self) -> bool:
+        """Whether it answers."""
+        try:
+            await self._line.row("select 1")
+        except EverpostError:
+            return False
+        return True
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def create(self) -> None:
+        """initdb beside, then adopt."""
+        incarnation = self.layout.new_incarnation()
+        folder = self.layout.root / f"seed-{incarnation}"
+        await self._tools.initdb(folder)
+        self.layout.adopt(folder, incarnation)
+
+    def _configure(self, upstream: Upstream | None) -> None:
+        conf = self.layout.conf
+        text = config.main_file(
+            conf,
+            addresses=self._addresses,
+            port=self._port,
+            sockets=self._sockets,
+            tls=self._tls,
+            name=f"{self.database}-{self._server}",
+        )
+        write_durably(conf / "postgresql.conf", text)
+        write_durably(conf / "hba.conf", config.hba_file(admitted=False))
+        write_durably(conf / "ident.conf", config.ident_file(pwd.getpwuid(os.geteuid()).pw_name))
+        write_durably(conf / "names.conf", config.names_file(()))
+        write_durably(conf / "upstream.conf", config.upstream_file(self._conninfo(upstream)))
+
+    def _conninfo(self, upstream: Upstream | None) -> str | None:
+        if upstream is None:
+            return None
+        name = self.standby_name(self._server, self.incarnation, upstream.token)
+        return config.conninfo(upstream.host, upstream.port, tls=self._tls, application_name=name)
+
+    async def start(self, upstream: Upstream | None) -> None:
+        """Always as a standby, whatever the files were (3.6)."""
+        self._drop_lines()
+        pgdata = self.layout.pgdata
+        self._configure(upstream)
+        for stray in ("promote", "recovery.signal", "postmaster.pid"):
+            (pgdata / stray).unlink(missing_ok=True)
+        # An ALTER SYSTEM in there, or one that a seed or rewind brought along, would override the names.
+        write_durably(pgdata / "postgresql.auto.conf", "")
+        write_durably(pgdata / "standby.signal", "")
+        argv = [
+            self._binaries.path("postgres"),
+            "-D",
+            str(pgdata),
+            "-c",
+            f"config_file={self.layout.conf}/postgresql.conf",
+        ]
+        self._log_read = self._log_size()
+        await self._warden.start(self.database, argv, self.layout.log)
+        end = time.monotonic() + START_LIMIT
+        while not self._accepts(pgdata):
+            if await self.running() is False:
+                raise EverpostError(
+                    f"PostgreSQL of {self.database} did not start: {self._log_tail()}",
+                    remedy=f"See {self.layout.log}.",
+                )
+            if time.monotonic() > end:
+                raise EverpostError(f"PostgreSQL of {self.database} did not become ready.", retry=True)
+            await asyncio.sleep(0.01)
+
+    @staticmethod
+    def _accepts(pgdata: Path) -> bool:
+        try:
+            lines = (pgdata / "postmaster.pid").read_text().splitlines()
+        except OSError:
+            return False
+        return len(lines) >= 8 and lines[7].strip() in ("ready", "standby")
+
+    def _log_size(self) -> int:
+        try:
+            return self.layout.log.stat().st_size
+        except OSError:
+            return 0
+
+    def _log_tail(self) -> str:
+        try:
+            text = self.layout.log.read_bytes()[-1500:].decode(errors="replace")
+        except OSError:
+            return "(no log)"
+        return " | ".join(text.splitlines()[-4:])
+
+    def _drop_lines(self) -> None:
+        for line in (self._line, self._mail, self._local):
+            line.drop()
+
+    async def kill(self) -> None:
+        """Through the warden: SIGQUIT, 200 ms, SIGKILL of the whole tree."""
+        self._drop_lines()
+        await self._warden.kill(self.database)
+
+    async def close(self) -> Received:
+        """SIGINT, and the control file must say `shut down`."""
+        self._drop_lines()
+        await self._warden.signal(self.database, signal.SIGINT)
+        end = time.monotonic() + CLOSE_LIMIT
+        while await self.running() is not False:
+            if time.monotonic() > end:
+                raise EverpostError(f"{self.database} did not shut down within {CLOSE_LIMIT:.0f} s.", retry=True)
+            await asyncio.sleep(0.005)
+        data = await self._tools.controldata(self.layout.pgdata)
+        if data.state != "shut down":
+            raise EverpostError(f"{self.database} was not shut down cleanly ({data.state}).", retry=True)
+        return Received(data.checkpoint_lsn, data.timeline)
+
+    # -- a passive ----------------------------------------------------------------------------------------------
+
+    async def follow(self, upstream: Upstream | None) -> None:
+        """Change primary_conninfo; with None, wait until the receiver is gone."""
+        write_durably(self.layout.conf / "upstream.conf", config.upstream_file(self._conninfo(upstream)))
+        await self._warden.signal(self.database, signal.SIGHUP)
+        if upstream is not None:
+            return
+        end = time.monotonic() + 2.0
+        while True:
+            row = await self._line.row(
+                "select current_setting('primary_conninfo') as info, (select count(*) from pg_stat_wal_receiver) as n"
+            )
+            if row["info"] == "" and row["n"] == 0:
+                return
+            if time.monotonic() > end:
+                raise Unavailable(f"The receiver of {self.database} does not stop.")
+            await asyncio.sleep(POLL)
+
+    async def standby_positions(self) -> StandbyPositions:
+        """From pg_stat_wal_receiver and the replay functions."""
+        row = await self._line.row(_STANDBY)
+        return StandbyPositions(
+            received_lsn=max(row["received"], row["replayed"]),
+            replayed_lsn=row["replayed"],
+            timeline=row["received_tli"] or 0,
+            streaming=row["status"] == "streaming",
+            known_generated_lsn=row["generated"],
+        )
+
+    async def received(self) -> Received:
+        """Where the log ends, with its last segments read for the check after promotion."""
+        positions = await self.standby_positions()
+        lsn = positions.received_lsn
+        suffix = control.segment_name(0, max(lsn - 1, 0))[8:]
+        names = [path.name for path in (self.layout.pgdata / "pg_wal").glob(f"*{suffix}") if len(path.name) == 24]
+        timeline = max((int(name[:8], 16) for name in names), default=0)
+        self._tail = wal.read_tail(self.layout.pgdata, timeline, lsn)
+        return Received(lsn, timeline)
+
+    async def openings(self) -> list[tuple[Token, str]]:
+        """From the control table, as far as it was replayed here."""
+
+        async def question(connection: asyncpg.Connection[asyncpg.Record]) -> list[asyncpg.Record]:
+            return await connection.fetch("select generation, epoch, nonce from everpost.opening order by 1, 2")
+
+        rows = await self._mail.ask(question)
+        return [(Token(row["generation"], row["epoch"]), row["nonce"]) for row in rows]
+
+    # -- becoming active ----------------------------------------------------------------------------------------
+
+    async def mark(self, token: Token, nonce: str) -> None:
+        """fsynced before the promotion begins."""
+        self.layout.save_mark(Mark(token=token, nonce=nonce))
+
+    async def promote(self, token: Token, received: Received) -> Promoted:
+        """Guarded first; standby.signal is back before anything else is done."""
+        await self._warden.guard(self.database, str(token))
+        pgdata = self.layout.pgdata
+        (pgdata / "promote").touch()
+        await self._warden.signal(self.database, signal.SIGUSR1)
+        end = time.monotonic() + PROMOTE_LIMIT
+        while (await self._line.row("select pg_is_in_recovery() as passive"))["passive"]:
+            if time.monotonic() > end:
+                raise Unavailable(f"{self.database} was not promoted within {PROMOTE_LIMIT:.0f} s.")
+            await asyncio.sleep(POLL)
+        write_durably(pgdata / "standby.signal", "")
+        row = await self._line.row("select pg_walfile_name(pg_current_wal_lsn()) as name")
+        timeline = int(row["name"][:8], 16)
+        history = control.parse_history((pgdata / "pg_wal" / f"{timeline:08X}.history").read_text())
+        begin = history[-1].lsn
+        tail = self._tail
+        complete = begin >= received.lsn or (
+            tail is not None and wal.ends_in_incomplete_record(tail, begin, received.lsn)
+        )
+        return Promoted(timeline, begin, complete)
+
+    async def record_opening(self, opening: Opening, prepare: Callable[[object, bool], Awaitable[None]]) -> None:
+        """Roles, database and schema if they are missing; then one transaction."""
+        await bootstrap(self._sockets, self._port)
+        connection = await connect(self._sockets, self._port, config.MAIL)
+        try:
+            async with connection.transaction():
+                await connection.execute(
+                    "insert into everpost.opening (generation, epoch, server, timeline, begin_lsn, nonce)"
+                    " values ($1, $2, $3, $4, $5, $6)",
+                    opening.token.generation,
+                    opening.token.epoch,
+                    opening.server,
+                    opening.timeline,
+                    opening.begin_lsn,
+                    opening.nonce,
+                )
+                await prepare(connection, opening.lossy)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Unavailable(f"The opening of {self.database} could not be written: {error}.") from error
+        finally:
+            connection.terminate()
+
+    # -- an active ----------------------------------------------------------------------------------------------
+
+    async def set_names(self, names: Sequence[str]) -> None:
+        """By file and signal only: works when no connection can be had (F24)."""
+        write_durably(self.layout.conf / "names.conf", config.names_file(names))
+        await self._warden.signal(self.database, signal.SIGHUP)
+
+    async def admit(self, open_to_clients: bool) -> None:
+        """By pg_hba; who is connected stays until the shutdown, which the page and the epoch make harmless."""
+        write_durably(self.layout.conf / "hba.conf", config.hba_file(admitted=open_to_clients))
+        await self._warden.signal(self.database, signal.SIGHUP)
+
+    async def positions(self) -> Positions:
+        """One query."""
+        row = await self._line.row(_POSITIONS)
+        senders = [SenderRow(*fields) for fields in json.loads(row["senders"])]
+        waiters: list[str] = []
+        for pid, xid in json.loads(row["waiters"]):
+            waiters.append(str(pid) if xid is None else f"{pid}:{xid}")
+        return Positions(row["flush"], row["insert"], senders, waiters)
+
+    async def probe(self) -> CommitProbe:
+        """On a connection of its own."""
+        return CommitProbe(await connect(self._sockets, self._port, "postgres"))
+
+    async def commit_locally(self) -> None:
+        """Writes WAL and flushes it on this host's disk; waits for no set."""
+
+        async def question(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+            await connection.execute(
+                "begin; set local synchronous_commit = local;"
+                " select pg_logical_emit_message(true, 'everpost', 'local'); commit"
+            )
+
+        await self._local.ask(question, limit=None)
+
+    async def checkpoint(self) -> None:
+        """So that the shutdown checkpoint is small."""
+
+        async def question(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+            await connection.execute("checkpoint")
+
+        await self._local.ask(question, limit=30.0)
+
+    async def waits_were_cancelled(self) -> bool:
+        """Reads on in the log from where it stopped."""
+        size = self._log_size()
+        if size <= self._log_read:
+            return False
+        with self.layout.log.open("rb") as log:
+            log.seek(max(self._log_read - 100, 0))
+            text = log.read(size - self._log_read + 100)
+        self._log_read = size
+        return any(words in text for words in _CANCELLED)
+
+    # -- mending ------------------------------------------------------------------------------------------------
+
+    async def rewind(self, upstream: Upstream) -> None:
+        """The files count as spoilt from before the first change until after the last."""
+        state = self.layout.state()
+        incarnation = self.layout.new_incarnation()
+        self.layout.save(replace(state, spoilt=True, incarnation=incarnation))
+        pgdata = self.layout.pgdata
+        (pgdata / "standby.signal").unlink(missing_ok=True)  # crash recovery runs in single-user mode, which refuses it
+        info = self._tool_conninfo(upstream, "rewind", "postgres")
+        await self._tools.checkpoint_remote(upstream.host, upstream.port, self._tls)
+        self._configure(None)
+        await self._tools.rewind(pgdata, info, self.layout.conf / "postgresql.conf")
+        sync_folder(pgdata)
+        (self.layout.root / "mark.json").unlink(missing_ok=True)
+        self.layout.save(replace(self.layout.state(), spoilt=False))
+
+    async def seed(self, upstream: Upstream) -> None:
+        """pg_basebackup beside the old files, which live until the swap."""
+        incarnation = self.layout.new_incarnation()
+        self.layout.sweep()
+        folder = self.layout.root / f"seed-{incarnation}"
+        await self._tools.basebackup(folder, self._tool_conninfo(upstream, "seed", ""))
+        await self.kill()
+        self.layout.adopt(folder, incarnation)
+
+    def _tool_conninfo(self, upstream: Upstream, purpose: str, dbname: str) -> str:
+        name = f"everpost_{purpose}_{self._server}".lower()
+        return config.conninfo(upstream.host, upstream.port, tls=self._tls, application_name=name, dbname=dbname)

@@ -1,0 +1,172 @@
+"""What the Active Manager asks of a copy's engine. `databases.engine` is the real one; tests have small ones.
+
+A copy's files have one incarnation at a time; the engine always starts as a standby (3.6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from everpost.model.database import Opening, Token
+
+
+class Files(msgspec.Struct, frozen=True, kw_only=True):
+    """What a copy's files say of themselves. `end_lsn` None: unknown, as after a crash of an active; `was_primary`:
+    the control file says that it ran, or was shut down, as a primary; `mark_*`: the last promotion begun here."""
+
+    present: bool
+    spoilt: bool = False
+    was_primary: bool = False
+    timeline: int = 0
+    end_lsn: int | None = None
+    mark_token: Token | None = None
+    mark_nonce: str = ""
+
+
+class Upstream(NamedTuple):
+    """The active to follow: its replication address and port, and the epoch at which it opened."""
+
+    server: str
+    host: str
+    port: int
+    token: Token
+
+
+class Received(NamedTuple):
+    """Where a stopped receiver ended: LSN in bytes and timeline."""
+
+    lsn: int
+    timeline: int
+
+
+class Promoted(NamedTuple):
+    """A promotion's outcome. `complete`: the new timeline begins at or after the received LSN, or the record there was
+    incomplete when the receiver stopped (then nothing behind it can have been acknowledged)."""
+
+    timeline: int
+    begin_lsn: int
+    complete: bool
+
+
+class SenderRow(NamedTuple):
+    """One walsender of the active."""
+
+    name: str
+    state: str
+    flush_lsn: int
+    replay_lsn: int
+
+
+class Positions(NamedTuple):
+    """One look at an active: `waiters` name the commits that wait for the set, each by backend and transaction."""
+
+    flush_lsn: int
+    insert_lsn: int
+    senders: Sequence[SenderRow]
+    waiters: Sequence[str]
+
+
+class StandbyPositions(NamedTuple):
+    """One look at a passive; `streaming`: its receiver is connected and running."""
+
+    received_lsn: int
+    replayed_lsn: int
+    timeline: int
+    streaming: bool
+    known_generated_lsn: int | None
+
+
+class Probe(Protocol):
+    """A commit of the agent's own, used to see a wait. Never cancelled; given up by aborting its connection."""
+
+    @property
+    def waiter(self) -> str:
+        """How it appears among `Positions.waiters`."""
+
+    @property
+    def done(self) -> bool:
+        """Whether its COMMIT has returned."""
+
+    def abandon(self) -> None:
+        """Abort the connection; the outcome does not matter."""
+
+
+class Engine(Protocol):
+    """One copy of one database on this server. Every method may be repeated after a crash at any point."""
+
+    incarnation: str
+
+    async def files(self) -> Files:
+        """What the files say of themselves; the instance need not run."""
+
+    async def running(self) -> Token | None | bool:
+        """False: no postmaster. None: one that is not guarded (a standby). A token: guarded since that activation."""
+
+    async def alive(self) -> bool:
+        """Whether the postmaster lives and the reserved connection answers."""
+
+    async def create(self) -> None:
+        """Make an empty database; a new incarnation, ready to start as a standby."""
+
+    async def start(self, upstream: Upstream | None) -> None:
+        """Start as a standby, following `upstream` if given."""
+
+    async def follow(self, upstream: Upstream | None) -> None:
+        """Follow another active, or none: returns when the receiver has stopped or been told."""
+
+    async def received(self) -> Received:
+        """Where the receiver ended; call after `follow(None)`."""
+
+    async def standby_positions(self) -> StandbyPositions:
+        """Queue lengths of a passive."""
+
+    async def mark(self, token: Token, nonce: str) -> None:
+        """Note durably that a promotion at `token` begins (3.3); refused below the highest token ever seen."""
+
+    async def promote(self, token: Token, received: Received) -> Promoted:
+        """Guard the instance at the deadline, promote, make it a standby for its next start."""
+
+    async def record_opening(self, opening: Opening, prepare: Callable[[object, bool], Awaitable[None]]) -> None:
+        """The opening transaction: schema, opening row, and the jump of UIDs if it is lossy; committed on return."""
+
+    async def openings(self) -> list[tuple[Token, str]]:
+        """(token, nonce) of each opening that this copy has replayed, oldest first."""
+
+    async def set_names(self, names: Sequence[str]) -> None:
+        """Write synchronous_standby_names durably and signal; never cleared elsewhere (3.1)."""
+
+    async def admit(self, open_to_clients: bool) -> None:
+        """Let clients in, or shut new ones out."""
+
+    async def positions(self) -> Positions:
+        """Positions of an active, its walsenders and waiting commits."""
+
+    async def probe(self) -> Probe:
+        """Begin a commit of the agent's own."""
+
+    async def commit_locally(self) -> None:
+        """A commit that waits for no set: shows that this host can still write (3.7)."""
+
+    async def waits_were_cancelled(self) -> bool:
+        """Whether the log shows `canceling wait for synchronous replication` since the last call (3.9)."""
+
+    async def checkpoint(self) -> None:
+        """CHECKPOINT, so that the shutdown is short."""
+
+    async def close(self) -> Received:
+        """Fast shutdown; the LSN and timeline of the shutdown checkpoint. Raises if it was not clean."""
+
+    async def kill(self) -> None:
+        """Fence: no process of the instance is left when this returns."""
+
+    async def rewind(self, upstream: Upstream) -> None:
+        """Rewind the files to follow `upstream`; a new incarnation. The instance is stopped before."""
+
+    async def seed(self, upstream: Upstream) -> None:
+        """Seed anew from `upstream` beside the old files, then swap; a new incarnation."""
+
+    def standby_name(self, server: str, incarnation: str, token: Token) -> str:
+        """The name under which that member's receiver connects at that epoch (3.1)."""

@@ -1,0 +1,110 @@
+"""Where a copy's files are, and what is durably known of them.
+
+<data>/databases/<DB>/state.json      incarnation, folder, whether spoilt, highest token ever seen
+                      mark.json       the last promotion that was begun here
+                      inc-<id>/       PGDATA of an incarnation
+                      seed-<id>/      a seed that is being made beside it
+                      conf/           configuration, outside PGDATA: no backup or rewind carries it along
+                      log/postgresql.log
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from pathlib import Path
+
+import msgspec
+
+from everpost.databases.files import sync_folder, write_durably
+from everpost.errors import EverpostError
+from everpost.model.database import Token
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the files. `spoilt`: a rewind was begun and not ended."""
+
+    incarnation: str = ""
+    folder: str = ""
+    spoilt: bool = False
+    highest: Token = Token(0, 0)
+
+
+class Mark(msgspec.Struct, frozen=True, kw_only=True):
+    """A promotion that was begun (3.3)."""
+
+    token: Token
+    nonce: str
+
+
+class TokenWentBack(EverpostError):
+    """Something asks this copy to act under a token lower than one it knows (3.12)."""
+
+
+class Layout:
+    """The folder of one database's copy."""
+
+    def __init__(self, data_dir: Path, database: str) -> None:
+        self.root = data_dir / "databases" / database
+        self.conf = self.root / "conf"
+        self.log = self.root / "log" / "postgresql.log"
+
+    def prepare(self) -> None:
+        """Make the folders."""
+        for folder in (self.root, self.conf, self.log.parent):
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+    def state(self) -> State:
+        """What is known; nothing before the first create or seed."""
+        try:
+            return msgspec.json.decode((self.root / "state.json").read_bytes(), type=State)
+        except FileNotFoundError:
+            return State()
+
+    def save(self, state: State) -> None:
+        """Durably."""
+        write_durably(self.root / "state.json", msgspec.json.encode(state))
+
+    def mark(self) -> Mark | None:
+        """The last promotion that was begun here, if the files are still of that life."""
+        try:
+            return msgspec.json.decode((self.root / "mark.json").read_bytes(), type=Mark)
+        except FileNotFoundError:
+            return None
+
+    def save_mark(self, mark: Mark) -> None:
+        """Note a promotion before it begins. Raises TokenWentBack below the highest token seen."""
+        state = self.state()
+        if mark.token < state.highest:
+            raise TokenWentBack(
+                f"{self.root.name} was activated at {state.highest} before; it is not activated at {mark.token}.",
+                remedy="The directory seems to be older than this copy: compare all copies first.",
+            )
+        self.save(msgspec.structs.replace(state, highest=mark.token))
+        write_durably(self.root / "mark.json", msgspec.json.encode(mark))
+
+    @property
+    def pgdata(self) -> Path:
+        """PGDATA of the current incarnation."""
+        return self.root / self.state().folder
+
+    def new_incarnation(self) -> str:
+        """A fresh name for a life of the files."""
+        return secrets.token_hex(4)
+
+    def adopt(self, folder: Path, incarnation: str) -> None:
+        """Make a finished seed the current files; what was there before is removed afterwards."""
+        state = self.state()
+        final = self.root / f"inc-{incarnation}"
+        folder.rename(final)
+        sync_folder(self.root)
+        (self.root / "mark.json").unlink(missing_ok=True)
+        self.save(msgspec.structs.replace(state, incarnation=incarnation, folder=final.name, spoilt=False))
+        self.sweep()
+
+    def sweep(self) -> None:
+        """Remove the folders of former incarnations and of seeds that were not finished."""
+        keep = self.state().folder
+        for path in self.root.iterdir():
+            if path.name.startswith(("inc-", "seed-")) and path.name != keep:
+                shutil.rmtree(path, ignore_errors=True)
