@@ -61,21 +61,17 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return self.run_dir / "tenure"
 
 
-def _known(kind: type[msgspec.Struct], prefix: str = "") -> dict[str, type[msgspec.Struct] | None]:
-    nested = {"ports": Ports, "timing": Timing}
-    return {
-        field.name: nested.get(field.name) if kind is ServerSettings else None for field in msgspec.structs.fields(kind)
-    }
+_NESTED: dict[str, type[msgspec.Struct]] = {"ports": Ports, "timing": Timing}
 
 
 def _refuse_unknown(table: dict[str, Any], kind: type[msgspec.Struct], path: Path, prefix: str = "") -> None:
-    known = _known(kind)
+    known = {field.name for field in msgspec.structs.fields(kind)}
     for key, value in table.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"Did you mean {near[0]!r}?" if near else f"Known settings: {', '.join(sorted(known))}."
             raise SettingsError(f"Unknown setting {prefix + key!r} in {path}.", remedy=hint)
-        inner = known[key]
+        inner = _NESTED.get(key) if kind is ServerSettings else None
         if inner is not None and isinstance(value, dict):
             _refuse_unknown(value, inner, path, f"{key}.")
 

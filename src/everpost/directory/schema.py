@@ -1,0 +1,130 @@
+"""Documents of the directory: msgspec values as JSON, and the organisation as a typed view that is parsed once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+import msgspec
+
+from everpost.directory import keys
+from everpost.directory.interface import Entry
+from everpost.model.database import Location, MailboxDatabase
+from everpost.model.recipient import Mailbox
+from everpost.model.server import DatabaseAvailabilityGroup, Server
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+
+class OrganizationDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """The organisation itself. `domain` completes DAG and server names."""
+
+    name: str
+    domain: str = ""
+
+
+class GenerationDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """Changes when the directory was restored or forced (3.12)."""
+
+    generation: int
+    identity: str
+
+
+def encode(value: object) -> bytes:
+    """A document as JSON; equal values give equal bytes."""
+    return msgspec.json.encode(value)
+
+
+def decode(kind: type[T], value: bytes) -> T:
+    """The document. Fields that this release does not know are passed over, missing ones take their default."""
+    return msgspec.json.decode(value, type=kind)
+
+
+class OrganizationView:
+    """What the configuration and location keys say, parsed when they change and never at a lookup."""
+
+    def __init__(self) -> None:
+        self.organization: OrganizationDocument | None = None
+        self.generation: GenerationDocument | None = None
+        self.servers: dict[str, Server] = {}
+        self.dags: dict[str, DatabaseAvailabilityGroup] = {}
+        self.databases: dict[str, MailboxDatabase] = {}
+        self.locations: dict[str, tuple[Location, int]] = {}
+        self.mailboxes: dict[str, Mailbox] = {}
+        self._addresses: dict[str, str] = {}
+        self.revisions: dict[str, int] = {}
+        self._kinds: tuple[tuple[str, Callable[[str, Entry | None], None]], ...] = (
+            (keys.SERVERS, self._put_into(self.servers, Server)),
+            (keys.DAGS, self._put_into(self.dags, DatabaseAvailabilityGroup)),
+            (keys.DATABASES, self._put_into(self.databases, MailboxDatabase)),
+            (keys.LOCATIONS, self._location),
+            (keys.MAILBOXES, self._mailbox),
+        )
+
+    @staticmethod
+    def _put_into(table: dict[str, T], kind: type[T]) -> Callable[[str, Entry | None], None]:
+        def put(name: str, entry: Entry | None) -> None:
+            if entry is None:
+                table.pop(name, None)
+            else:
+                table[name] = decode(kind, entry.value)
+
+        return put
+
+    def _location(self, name: str, entry: Entry | None) -> None:
+        if entry is None:
+            self.locations.pop(name, None)
+        else:
+            self.locations[name] = (decode(Location, entry.value), entry.revision)
+
+    def _mailbox(self, guid: str, entry: Entry | None) -> None:
+        before = self.mailboxes.pop(guid, None)
+        if before is not None:
+            for address in before.addresses:
+                self._addresses.pop(address, None)
+        if entry is not None:
+            mailbox = decode(Mailbox, entry.value)
+            self.mailboxes[guid] = mailbox
+            for address in mailbox.addresses:
+                self._addresses[address] = guid
+
+    def apply(self, key: str, entry: Entry | None) -> None:
+        """A key was put (`entry`) or deleted (None). An unreadable document is logged and left as it was."""
+        try:
+            if key == keys.ORGANIZATION:
+                self.organization = decode(OrganizationDocument, entry.value) if entry else None
+            elif key == keys.GENERATION:
+                self.generation = decode(GenerationDocument, entry.value) if entry else None
+            for prefix, put in self._kinds:
+                if key.startswith(prefix):
+                    put(key.removeprefix(prefix), entry)
+        except msgspec.MsgspecError as error:
+            log.error("the document at %s cannot be read: %s", key, error)
+            return
+        if entry is None:
+            self.revisions.pop(key, None)
+        else:
+            self.revisions[key] = entry.revision
+
+    def revision(self, key: str) -> int:
+        """The revision at which a document was seen, 0 if it was not: the guard for changing it."""
+        return self.revisions.get(key, 0)
+
+    def mailbox_by_address(self, address: str) -> Mailbox | None:
+        """The mailbox with that SMTP address, in any case."""
+        guid = self._addresses.get(address.lower())
+        return None if guid is None else self.mailboxes.get(guid)
+
+    def dag_of(self, server: str) -> DatabaseAvailabilityGroup | None:
+        """The DAG that has the server as a member."""
+        return next((dag for dag in self.dags.values() if server in dag.members), None)
+
+    @property
+    def mailbox_count(self) -> Mapping[str, int]:
+        """Mailboxes by database."""
+        counts: dict[str, int] = {}
+        for mailbox in self.mailboxes.values():
+            counts[mailbox.database] = counts.get(mailbox.database, 0) + 1
+        return counts

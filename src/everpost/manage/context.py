@@ -1,0 +1,62 @@
+"""What a command works with. Everything it changes goes through the directory by compare-and-swap."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+from everpost.clock import Clock
+from everpost.directory.interface import Directory
+from everpost.directory.schema import OrganizationView
+from everpost.model.database import CopyStatus
+from everpost.model.server import DatabaseAvailabilityGroup
+from everpost.settings import ServerSettings
+
+
+class AgentCalls(Protocol):
+    """Calls to other hosts' agents (`activemanager.peers.Agents`)."""
+
+    async def call(
+        self, server: str, method: str, path: str, json: Any = None, *, timeout: float = 2.0
+    ) -> dict[str, Any]: ...
+
+
+class LiveState(Protocol):
+    """What changes by itself: tenures and what the copies say."""
+
+    def holds_tenure(self, server: str) -> bool:
+        """Whether it renews, as far as this host saw."""
+
+    def pam(self, dag: str) -> str | None:
+        """Which member is PAM."""
+
+    def statuses(self, server: str) -> Mapping[str, CopyStatus]:
+        """By database, as last published."""
+
+
+class Voters(Protocol):
+    """Who votes in the directory."""
+
+    async def reconcile(self, dag: DatabaseAvailabilityGroup, said: Any) -> None:
+        """Make members and, when their number is even, the witness the voters."""
+
+    async def names(self) -> list[str]:
+        """Hosts that vote now."""
+
+
+class CommandContext(Protocol):
+    """Given to every command."""
+
+    clock: Clock
+    settings: ServerSettings
+    directory: Directory
+    organization: OrganizationView
+    live: LiveState
+    agents: AgentCalls
+    voters: Voters
+
+    def verbose(self, text: str) -> None:
+        """Shown with -Verbose."""
+
+    def warning(self, text: str) -> None:
+        """Shown always."""
