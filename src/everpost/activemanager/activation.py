@@ -14,9 +14,9 @@ import secrets
 from collections.abc import Awaitable, Callable
 
 from everpost.activemanager import transitions
-from everpost.databases.interface import Engine, Received
 from everpost.activemanager.record import Held, LocationWriter
 from everpost.clock import Clock
+from everpost.databases.interface import Engine, Received
 from everpost.errors import EverpostError
 from everpost.log import fact
 from everpost.model.database import Location, Member, Opening, Progress

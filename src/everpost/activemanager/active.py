@@ -7,9 +7,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from everpost.activemanager import transitions
-from everpost.databases.interface import Engine
 from everpost.activemanager.record import Held
 from everpost.activemanager.synchronous import SetKeeper
+from everpost.databases.interface import Engine
 from everpost.errors import EverpostError
 from everpost.model.database import CopyState, CopyStatus, Member, Progress, Token
 

@@ -14,11 +14,11 @@ from typing import Protocol
 from everpost.activemanager import transitions
 from everpost.activemanager.activation import Activation, NotComplete, Prepare
 from everpost.activemanager.active import ActiveDuty
-from everpost.databases.interface import Engine, Upstream
 from everpost.activemanager.passive import PassiveDuty
 from everpost.activemanager.record import Held, LocationWriter, Superseded
 from everpost.activemanager.synchronous import Peers
 from everpost.clock import Clock
+from everpost.databases.interface import Engine, Upstream
 from everpost.errors import EverpostError
 from everpost.log import fact
 from everpost.model.database import CopyState, CopyStatus, Location, LocationState, Progress, Refusal, Token
@@ -270,10 +270,11 @@ class CopyController:
     async def _close(self, held: Held) -> None:
         """Shut down cleanly for a planned move or a dismount (3.13)."""
         location = held.location
+        target = location.target
         if self.active is None or self.active.token != location.token:
+            # The agent was restarted in the middle; a fresh activation finds out what the files are.
             await self._again(held, "restart: it was not open when a move was asked for")
             return
-        target = location.target
         if target is not None and not any(member.server == target for member in location.set):
             self.held = await self._host.writer.change(
                 held, lambda before: transitions.move_abandoned(before, reason=f"{target} left the synchronous set")

@@ -86,6 +86,8 @@ def _gone(view: View, server: str) -> bool:
 def _for_database(view: View, database: DatabaseView) -> Activate | None:
     location = database.location
     match location.state:
+        case LocationState.MOVING if location.target is None:
+            return None  # an administrator's dismount: its own agent finishes it, now or when it comes back
         case LocationState.OPEN | LocationState.MOVING:
             if _gone(view, location.active):
                 return _activate(view, database, prefer=location.target, reason=f"{location.active} lost its tenure")

@@ -9,9 +9,9 @@ import logging
 from typing import TYPE_CHECKING
 
 from everpost.activemanager import transitions
-from everpost.databases.interface import Engine, StandbyPositions, Upstream
 from everpost.activemanager.record import Held
 from everpost.activemanager.relation import Remedy, Verdict, relate
+from everpost.databases.interface import Engine, StandbyPositions, Upstream
 from everpost.errors import EverpostError
 from everpost.log import fact
 from everpost.model.database import CopyState, CopyStatus, Location, LocationState, Token

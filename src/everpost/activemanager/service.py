@@ -1,24 +1,27 @@
-"""The Active Manager of one server: SAM always, PAM when the record says so. The loops; everything else is elsewhere."""
+"""The Active Manager of one server, SAM always and PAM when the record says so: its loops."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Protocol
 
 import msgspec
 
-from everpost.activemanager import setpolicy
+from everpost.activemanager import setpolicy, transitions
+from everpost.activemanager.activation import Prepare
 from everpost.activemanager.copy import CopyController
 from everpost.activemanager.decide import decide
-from everpost.databases.interface import Engine, Upstream
 from everpost.activemanager.gather import Gatherer, Live
 from everpost.activemanager.peers import Agents
 from everpost.activemanager.perform import Performer, Taker
 from everpost.activemanager.record import Held, LocationWriter
+from everpost.activemanager.synchronous import Peers
 from everpost.activemanager.view import View
 from everpost.clock import Clock
+from everpost.databases.interface import Engine, Upstream
 from everpost.directory import keys
 from everpost.directory.interface import Directory
 from everpost.directory.page import SharedPage
@@ -81,11 +84,11 @@ class ActiveManager:
         page: SharedPage,
         agents: Agents,
         engines: Callable[[MailboxDatabase], Engine],
-        prepare: Callable[[object, bool], object],
+        prepare: Prepare,
     ) -> None:
         self.me = me
         self.clock = clock
-        self.peers = self
+        self.peers: Peers = self
         self._directory = directory
         self._organization = organization
         self._live = live
@@ -221,6 +224,32 @@ class ActiveManager:
         """Our copies."""
         return [controller.status() for controller, _ in self._copies.values()]
 
+    async def shut_down(self, limit: float) -> None:
+        """A clean stop: databases with another complete copy move there; the others are simply closed by the warden
+        and activated again at the next start."""
+        end = self.clock.boottime() + limit
+        going: list[str] = []
+        for name, (controller, _) in self._copies.items():
+            held = controller.held
+            if controller.open_at() is None or held is None or not held.location.set:
+                continue
+            target = held.location.set[0].server
+            try:
+                await self.writer.change(
+                    held,
+                    partial(transitions.moving, target=target, reason=f"{self.me} stops"),
+                    give_up=lambda: self.clock.boottime() > end,
+                )
+                going.append(name)
+            except EverpostError as error:
+                fact(log, "not moved at stop", database=name, why=str(error))
+        while going and self.clock.boottime() < end:
+            going = [
+                name for name in going if (held := self.held(name)) is not None and held.location.active == self.me
+            ]
+            await self.clock.sleep(0.02)
+        self._page.set_deadline(0.0, 0)
+
     # -- loops --------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
@@ -279,7 +308,7 @@ class ActiveManager:
             }
             for name, database in wanted.items():
                 if name not in self._copies:
-                    controller = CopyController(name, self._engines(database), self, self._prepare)  # type: ignore[arg-type]
+                    controller = CopyController(name, self._engines(database), self, self._prepare)
                     self._copies[name] = (controller, group.create_task(controller.run()))
             for name in list(self._copies):
                 if name not in wanted:

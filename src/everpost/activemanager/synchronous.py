@@ -13,9 +13,9 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from everpost.activemanager import setpolicy, transitions
-from everpost.databases.interface import Engine, Positions, Probe
 from everpost.activemanager.record import Held, LocationWriter
 from everpost.clock import Clock
+from everpost.databases.interface import Engine, Positions, Probe
 from everpost.errors import EverpostError
 from everpost.log import fact
 from everpost.model.database import Location, Member, Token

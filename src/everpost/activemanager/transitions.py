@@ -112,6 +112,12 @@ def moving(location: Location, target: str, *, reason: str) -> Location:
     return replace(location, state=S.MOVING, target=target, reason=reason)
 
 
+def dismounting(location: Location, *, reason: str) -> Location:
+    """An administrator's dismount begins: a move to nowhere."""
+    _must(location, S.MOVING)
+    return replace(location, state=S.MOVING, target=None, reason=reason)
+
+
 def move_abandoned(location: Location, *, reason: str) -> Location:
     """The active gives a move up before it stopped anything."""
     if location.state is not S.MOVING:

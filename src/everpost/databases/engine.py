@@ -132,7 +132,7 @@ class PostgresEngine:
             mark_nonce=mark.nonce if mark is not None else "",
         )
 
-    async def running(self) -> Token | None | bool:
+    async def running(self) -> Token | bool | None:
         """By the warden's word."""
         child = (await self._warden.children()).get(self.database)
         if child is None or not child.running:

@@ -97,12 +97,14 @@ class Probe(Protocol):
 class Engine(Protocol):
     """One copy of one database on this server. Every method may be repeated after a crash at any point."""
 
-    incarnation: str
+    @property
+    def incarnation(self) -> str:
+        """The life of the files, "" before the first."""
 
     async def files(self) -> Files:
         """What the files say of themselves; the instance need not run."""
 
-    async def running(self) -> Token | None | bool:
+    async def running(self) -> Token | bool | None:
         """False: no postmaster. None: one that is not guarded (a standby). A token: guarded since that activation."""
 
     async def alive(self) -> bool:

@@ -219,7 +219,7 @@ class Warden:
             return
         due = [one for one in self._instances.values() if one.label is not None and one.running]
         if due:
-            print(f"warden: deadline missed, killing {', '.join(one.name for one in due)}", file=sys.stderr, flush=True)
+            sys.stderr.write(f"warden: deadline missed, killing {', '.join(one.name for one in due)}\n")
             self._kill(due)
 
     def _kill(self, instances: list[Instance]) -> None:

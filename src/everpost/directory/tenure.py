@@ -38,7 +38,7 @@ class Tenure:
         self._directory = directory
         self._clock = clock
         self._server = server
-        self._instance = instance
+        self.instance = instance
         self._timing = timing
         self._counter = 0
         self.epoch = 0
@@ -60,7 +60,7 @@ class Tenure:
         if (
             fence is not None
             and known is not None
-            and known.instance == self._instance
+            and known.instance == self.instance
             and known.state is TenureState.UP
         ):
             self.epoch, self.fence_revision = known.epoch, fence.revision
@@ -73,7 +73,7 @@ class Tenure:
             {keys.fence(self._server): fence.revision if fence is not None else 0},
             {
                 keys.fence(self._server): encode(
-                    FencingRecord(server=self._server, instance=self._instance, epoch=epoch, state=TenureState.UP)
+                    FencingRecord(server=self._server, instance=self.instance, epoch=epoch, state=TenureState.UP)
                 ),
                 keys.tenure(self._server): self._record(epoch, 0),
             },
@@ -86,7 +86,7 @@ class Tenure:
     def _record(self, epoch: int, counter: int) -> bytes:
         return encode(
             TenureRecord(
-                server=self._server, instance=self._instance, epoch=epoch, counter=counter, state=TenureState.UP
+                server=self._server, instance=self.instance, epoch=epoch, counter=counter, state=TenureState.UP
             )
         )
 
@@ -147,7 +147,7 @@ class Tenure:
         """Give it back at a clean stop: what was active here is closed, so nobody needs to wait for TAKE."""
         self.valid_until = 0.0
         record = FencingRecord(
-            server=self._server, instance=self._instance, epoch=self.epoch, state=TenureState.RELEASED
+            server=self._server, instance=self.instance, epoch=self.epoch, state=TenureState.RELEASED
         )
         try:
             await self._directory.txn(

@@ -8,15 +8,12 @@ import types
 import typing
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from everpost.errors import Refused
 
 Function = Callable[..., Awaitable[list[Any]]]
-
-
-class Switch(int):
-    """A parameter that is true when named: `-Status`, `-Status:$false`."""
+F = TypeVar("F", bound=Function)
 
 
 @dataclass(frozen=True)
@@ -60,18 +57,18 @@ def _pascal(name: str) -> str:
 def _kind(annotation: Any) -> str:
     if isinstance(annotation, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
-    if annotation is Switch:
-        return "switch"
     if typing.get_origin(annotation) in (tuple, list):
         return "list"
-    return {str: "text", int: "number", bool: "boolean"}[annotation]
+    return {str: "text", int: "number", bool: "switch"}[annotation]
 
 
-def command(name: str, *, positional: int = 1, columns: tuple[str, ...] = (), aliases: tuple[str, ...] = ()) -> Any:
+def command(
+    name: str, *, positional: int = 1, columns: tuple[str, ...] = (), aliases: tuple[str, ...] = ()
+) -> Callable[[F], F]:
     """Register a function as a command; its parameters after the context become -PascalCase ones. The first
     `positional` of them may be given without a name."""
 
-    def register(function: Function) -> Function:
+    def register(function: F) -> F:
         verb, _, noun = name.partition("-")
         hints = typing.get_type_hints(function)
         parameters = []
@@ -115,7 +112,7 @@ def _python_name(parameter: Parameter) -> str:
 
 
 def _convert(parameter: Parameter, value: Any) -> Any:
-    if parameter.kind in ("switch", "boolean"):
+    if parameter.switch:
         if isinstance(value, bool):
             return value
         raise Refused(f"-{parameter.name} is $true or $false, not {value!r}.")
@@ -149,8 +146,12 @@ def resolve(found: Command, name: str) -> Parameter:
 def bind(found: Command, positional: list[Any], named: Mapping[str, Any]) -> dict[str, Any]:
     """Arguments of the function. Raises Refused for what is missing, unknown or given twice."""
     values: dict[str, Any] = {}
+    positional = list(positional)
     for name, value in named.items():
         parameter = resolve(found, name)
+        if parameter.switch and not isinstance(value, bool):
+            positional.insert(0, value)  # `-Status MB01`: a switch takes no value, so the word stands for itself
+            value = True
         if parameter.name in values:
             raise Refused(f"-{parameter.name} was given twice.")
         values[parameter.name] = _convert(parameter, value)

@@ -1,0 +1,241 @@
+"""The agent of a host: directory membership, tenure, Active Manager, and the ports for other agents and commands."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import asyncpg
+
+from everpost.activemanager.gather import Live
+from everpost.activemanager.peers import Agents
+from everpost.activemanager.service import ActiveManager
+from everpost.cli import wiring
+from everpost.cli.agent_api import AgentApi
+from everpost.cli.voters import VoterKeeper
+from everpost.clock import SystemClock
+from everpost.databases import binaries
+from everpost.databases.engine import PostgresEngine
+from everpost.databases.warden_client import WardenClient
+from everpost.directory import keys
+from everpost.directory.cache import DirectoryCache
+from everpost.directory.page import SharedPage
+from everpost.directory.schema import OrganizationView
+from everpost.directory.tenure import Challengers, Tenure, TenureLost
+from everpost.errors import EverpostError
+from everpost.log import configure, fact
+from everpost.model.database import CopyStatus, MailboxDatabase
+from everpost.model.server import Role
+from everpost.model.tenure import TenureState
+from everpost.net import tls
+from everpost.settings import DEFAULT_PATH, ServerSettings, load
+
+log = logging.getLogger(__name__)
+
+
+class Agent:
+    """One host's agent. A witness host has one too, without tenure and databases."""
+
+    def __init__(self, settings: ServerSettings) -> None:
+        self.settings = settings
+        self.clock = SystemClock()
+        self.directory = wiring.open_directory(settings)
+        self.organization = OrganizationView()
+        self.manager: ActiveManager | None = None
+        self.tenure: Tenure | None = None
+        self.challengers: Challengers | None = None
+        self._live_cache = DirectoryCache(
+            self.directory, keys.ROOT, on_change=self._on_live_change, wake=self._wake_manager
+        )
+        self.live = Live(self._live_cache.get)
+        self.agents = Agents(self.organization.servers.get, tls.client_context(settings.tls_dir))
+        self.voters = VoterKeeper(settings, self.directory, self.organization, self.agents)
+        self._warden = WardenClient(settings.warden_socket)
+
+    # -- what commands and other agents see (manage.context.LiveState) -------------------------------------------
+
+    def holds_tenure(self, server: str) -> bool:
+        """Whether it renews, as far as this host saw."""
+        fence = self.live.fence(server)
+        if fence is None or fence[0].state is not TenureState.UP:
+            return False
+        if server == self.settings.name and self.tenure is not None:
+            return self.tenure.valid()
+        return self.challengers is None or not self.challengers.expired(server)
+
+    def pam(self, dag: str) -> str | None:
+        """Which member is PAM."""
+        found = self.live.pam(dag)
+        return None if found is None else found[0].holder
+
+    def statuses(self, server: str) -> Mapping[str, CopyStatus]:
+        """A server's copies as last published."""
+        return self.live.status(server)
+
+    # -- changes -------------------------------------------------------------------------------------------------
+
+    def _on_live_change(self, key: str, entry: object) -> None:
+        from everpost.directory.interface import Entry
+
+        found = entry if isinstance(entry, Entry) else None
+        self.organization.apply(key, found)
+        if self.challengers is not None:
+            self.challengers.on_change(key, found)
+
+    def _wake_manager(self) -> None:
+        if self.manager is not None:
+            self.manager.wake()
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Until SIGTERM."""
+        stop = wiring.stop_event()
+        api = AgentApi(self)
+        await api.start()
+        work = asyncio.create_task(self._work())
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait({work, stopping}, return_when=asyncio.FIRST_COMPLETED)
+            if work.done():
+                work.result()
+            await self._close_cleanly()
+        finally:
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
+            await api.stop()
+            await self.agents.close()
+            await self.directory.close()
+
+    async def _work(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(wiring.follow_voters(self.settings, self.directory))
+            await self.voters.write_first_documents()
+            group.create_task(self._live_cache.run())
+            await self._live_cache.wait_synced()
+            group.create_task(self.voters.run())
+            if Role.MAILBOX in self.settings.roles:
+                await self._run_mailbox_role(group)
+
+    async def _run_mailbox_role(self, group: asyncio.TaskGroup) -> None:
+        settings = self.settings
+        page = SharedPage(settings.shared_page, writable=True)
+        programs = binaries.find(settings.postgres_bin)
+        instance = await self._warden_identity()
+        self.tenure = Tenure(self.directory, self.clock, settings.name, instance, settings.timing)
+
+        def own_guard() -> Mapping[str, int]:
+            assert self.tenure is not None
+            return {keys.fence(settings.name): self.tenure.fence_revision}
+
+        self.challengers = Challengers(
+            self.directory,
+            self.clock,
+            settings.name,
+            settings.timing,
+            fence=lambda server: self._live_cache.get(keys.fence(server)),
+            own_guard=own_guard,
+        )
+        for entry in self._live_cache.list(keys.TENURES):
+            self.challengers.on_change(entry.key, entry)
+
+        def engine(database: MailboxDatabase) -> PostgresEngine:
+            return PostgresEngine(
+                database=database.name,
+                server=settings.name,
+                data_dir=settings.data_dir,
+                run_dir=settings.run_dir,
+                tls_dir=settings.tls_dir,
+                addresses=[settings.address, settings.replication_address],
+                port=settings.ports.postgres + database.number,
+                binaries=programs,
+                warden=self._warden,
+            )
+
+        self.manager = ActiveManager(
+            settings.name,
+            clock=self.clock,
+            directory=self.directory,
+            organization=self.organization,
+            live=self.live,
+            tenure=self.tenure,
+            taker=self.challengers,
+            expired=self.challengers.expired,
+            page=page,
+            agents=self.agents,
+            engines=engine,
+            prepare=prepare_store,
+        )
+        group.create_task(self._hold_tenure(page))
+        group.create_task(self.manager.run())
+
+    async def _warden_identity(self) -> str:
+        while True:
+            try:
+                return await self._warden.identity()
+            except EverpostError as error:
+                fact(log, "waiting for the warden", why=str(error))
+                await self.clock.sleep(0.2)
+
+    async def _hold_tenure(self, page: SharedPage) -> None:
+        """Acquire, renew until it is lost, and again; the databases follow by `tenure.valid()`."""
+        assert self.tenure is not None
+        tenure = self.tenure
+        instance = tenure.instance
+
+        async def before_renew() -> bool:
+            try:
+                return await self._warden.identity() == instance
+            except EverpostError:
+                return False
+
+        async def on_confirmed(until: float, epoch: int) -> None:
+            await self._warden.deadline(until)
+            page.set_deadline(until, epoch)
+
+        while True:
+            try:
+                await tenure.acquire()
+                await tenure.renew_forever(before_renew, on_confirmed)
+            except TenureLost:
+                fact(log, "tenure lost", level=logging.ERROR, server=self.settings.name, epoch=tenure.epoch)
+                self._wake_manager()
+            except EverpostError as error:
+                fact(log, "tenure not held", level=logging.WARNING, why=str(error))
+                if await self._warden_changed(instance):
+                    # A new warden killed every postmaster; a new agent begins with its identity.
+                    raise SystemExit(3) from error
+            await self.clock.sleep(0.2)
+
+    async def _warden_changed(self, instance: str) -> bool:
+        try:
+            return await self._warden.identity() != instance
+        except EverpostError:
+            return False
+
+    async def _close_cleanly(self) -> None:
+        """SIGTERM: what is active here is handed over or closed, then the tenure is given back."""
+        if self.manager is not None and self.tenure is not None and self.tenure.valid():
+            await self.manager.shut_down(limit=15.0)
+            await self.tenure.release()
+
+
+async def prepare_store(connection: object, lossy: bool) -> None:
+    """Bring the store's schema up to date in the opening transaction."""
+    assert isinstance(connection, asyncpg.Connection)
+
+
+def main(argv: list[str] | None = None) -> None:
+    """`python -m everpost.cli.agent --config PATH`."""
+    parser = argparse.ArgumentParser(prog="everpost-agent")
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH)
+    settings = load(parser.parse_args(argv).config)
+    configure(settings.log_format)
+    asyncio.run(Agent(settings).run())
+
+
+if __name__ == "__main__":
+    main()
