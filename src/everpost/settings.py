@@ -76,6 +76,12 @@ def _refuse_unknown(table: dict[str, Any], kind: type[msgspec.Struct], path: Pat
             _refuse_unknown(value, inner, path, f"{key}.")
 
 
+def _path(kind: type, value: object) -> object:
+    if kind is Path and isinstance(value, str):
+        return Path(value)
+    raise NotImplementedError(f"a value of type {kind.__name__}")
+
+
 def load(path: Path) -> ServerSettings:
     """Read and check the settings at `path`. Raises SettingsError with its remedy."""
     try:
@@ -88,7 +94,7 @@ def load(path: Path) -> ServerSettings:
         raise SettingsError(f"{path} cannot be read: {error}.", remedy="Correct the file and try again.") from error
     _refuse_unknown(table, ServerSettings, path)
     try:
-        settings = msgspec.convert(table, ServerSettings, strict=False)
+        settings = msgspec.convert(table, ServerSettings, strict=False, dec_hook=_path)
     except msgspec.ValidationError as error:
         raise SettingsError(f"{path}: {error}.", remedy="Correct the file and try again.") from error
     refusal = settings.timing.refusal()

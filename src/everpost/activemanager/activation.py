@@ -59,11 +59,12 @@ class Activation:
         """Open the copy under `held`; returns the record as OPEN. Raises NotComplete, with nobody let in."""
         location = held.location
         began = self._clock.boottime()
-        member = Member(self._me, self._engine.incarnation)
-        self._must_be_eligible(location, member)
+        if location.openings:
+            self._must_be_eligible(location)
         fact(log, "activating", database=location.database, token=str(location.token), at=began, why=location.reason)
         nonce = secrets.token_hex(8)
         await self._ready_to_promote(location)
+        member = Member(self._me, self._engine.incarnation)
         received = await self._received(location)
         await self._engine.mark(location.token, nonce)
         self._must_hold_tenure(location)
@@ -92,8 +93,9 @@ class Activation:
         )
         return now_open
 
-    def _must_be_eligible(self, location: Location, member: Member) -> None:
-        if location.openings and not location.lossy and member not in location.eligible:
+    def _must_be_eligible(self, location: Location) -> None:
+        member = Member(self._me, self._engine.incarnation)
+        if not location.lossy and member not in location.eligible:
             raise NotComplete(f"{self._me}'s files ({member.incarnation}) are not among those known to be complete")
 
     def _must_hold_tenure(self, location: Location) -> None:

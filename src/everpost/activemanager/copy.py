@@ -7,6 +7,7 @@ may be repeated after a crash at any point. Nothing that must survive is kept he
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import Protocol
@@ -102,10 +103,9 @@ class CopyController:
                 log.exception("copy %s", self.database)
                 self._note(CopyState.FAILED, f"{type(error).__name__}: {error}")
                 pause = 1.0
-            try:
-                await asyncio.wait_for(self._changed.wait(), pause)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._changed.wait()
 
     def _note(self, state: CopyState, error: str = "") -> None:
         if (state, error) != (self.state, self.error):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -284,10 +285,9 @@ class ActiveManager:
                 view = self._view()
                 for action in decide(view):
                     await self._performer.perform(action, view)
-            try:
-                await asyncio.wait_for(self._changed.wait(), DECIDE_EVERY)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DECIDE_EVERY):
+                    await self._changed.wait()
 
     async def _publish_forever(self) -> None:
         last = b""

@@ -233,7 +233,8 @@ class SetKeeper:
                     probe = await self._engine.probe()
                     written = 0
                 positions = await self._engine.positions()
-                if probe.waiter in positions.waiters and not probe.done:
+                waiting = {waiter.partition(":")[0] for waiter in positions.waiters}
+                if probe.waiter in waiting and not probe.done:
                     if written == 0:
                         written = positions.flush_lsn  # covers the probe: it was flushed here before it waited
                     elif self._all_flushed(positions, wanted, written):

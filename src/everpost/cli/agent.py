@@ -104,8 +104,9 @@ class Agent:
                 work.result()
             await self._close_cleanly()
         finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            while not work.done():
+                work.cancel()  # again and again: a library may swallow one at the moment of its own timeout
+                await asyncio.wait({work}, timeout=0.5)
             await api.stop()
             await self.agents.close()
             await self.directory.close()

@@ -123,7 +123,8 @@ class Child:
             return
         self.process.terminate()
         try:
-            await asyncio.wait_for(self.process.wait(), self._stop_limit)
+            async with asyncio.timeout(self._stop_limit):
+                await self.process.wait()
         except TimeoutError:
             fact(log, "child did not stop in time", level=logging.WARNING, child=self.name)
             self.process.kill()

@@ -84,7 +84,7 @@ class Probe(Protocol):
 
     @property
     def waiter(self) -> str:
-        """How it appears among `Positions.waiters`."""
+        """Its backend: what stands before the colon in `Positions.waiters`."""
 
     @property
     def done(self) -> bool:

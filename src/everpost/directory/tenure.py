@@ -13,6 +13,7 @@ taker's wait began when it received r, which is later than that; and TAKE (1 - d
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 
@@ -112,10 +113,9 @@ class Tenure:
                         self._confirmed_sent = sent
                         self._confirmed.notify_all()
             pause = max(0.0, sent + self._timing.renew - self._clock.boottime())
-            try:
-                await asyncio.wait_for(self._hurry.wait(), pause)
-            except TimeoutError:
-                pass
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._hurry.wait()
 
     async def _renew(self) -> bool:
         """Whether it was confirmed. One try per member is sent in turn by the directory's own preference."""

@@ -53,6 +53,7 @@ def _shape(call: Call, result: Result) -> bool:
         wanted += [str(one) for one in (value if isinstance(value, list) else [value]) if one is not True]
     if name in _LIST:
         result.view = "list"
+        result.columns = ()
     elif name in _TABLE:
         result.view = "table"
     if wanted and wanted != ["*"]:

@@ -1,0 +1,1 @@
+"""A whole organisation on one machine: hosts, links, faults, load, demonstration."""
