@@ -9,7 +9,7 @@ import msgspec
 
 from everpost.clock import Clock
 from everpost.directory import keys
-from everpost.directory.interface import Directory
+from everpost.directory.interface import Directory, Entry
 from everpost.directory.schema import decode, encode
 from everpost.errors import EverpostError, OutcomeUnknown, Unavailable
 from everpost.model.database import Location
@@ -33,8 +33,15 @@ class LocationWriter:
     server whose tenure was taken can write nothing, however late its request arrives.
     """
 
-    def __init__(self, directory: Directory, clock: Clock, guards: Callable[[], Mapping[str, int]]) -> None:
+    def __init__(
+        self,
+        directory: Directory,
+        clock: Clock,
+        guards: Callable[[], Mapping[str, int]],
+        learn: Callable[[Entry], None] = lambda _: None,
+    ) -> None:
         self._directory = directory
+        self._learn = learn
         self._clock = clock
         self._guards = guards
 
@@ -75,6 +82,7 @@ class LocationWriter:
                 await self._clock.sleep(0.05)
             else:
                 if result.succeeded:
+                    self._learn(Entry(key, value, result.revision))
                     return Held(after, result.revision)
                 current = result.current.get(key)
                 if unknown and current is not None and current.value == value and current.revision > seen.revision:

@@ -24,7 +24,7 @@ from everpost.activemanager.view import View
 from everpost.clock import Clock
 from everpost.databases.interface import Engine, Upstream
 from everpost.directory import keys
-from everpost.directory.interface import Directory
+from everpost.directory.interface import Directory, Entry
 from everpost.directory.page import SharedPage
 from everpost.directory.schema import decode, encode
 from everpost.errors import EverpostError, OutcomeUnknown, Unavailable
@@ -86,6 +86,7 @@ class ActiveManager:
         agents: Agents,
         engines: Callable[[MailboxDatabase], Engine],
         prepare: Prepare,
+        learn: Callable[[Entry], None] = lambda _: None,
     ) -> None:
         self.me = me
         self.clock = clock
@@ -99,7 +100,7 @@ class ActiveManager:
         self._agents = agents
         self._engines = engines
         self._prepare = prepare
-        self.writer = LocationWriter(directory, clock, self._own_guard)
+        self.writer = LocationWriter(directory, clock, self._own_guard, learn)
         self._gatherer = Gatherer(me, live)
         self._performer = Performer(me, directory, self.writer, taker, clock, self._own_guard)
         self._copies: dict[str, tuple[CopyController, asyncio.Task[None]]] = {}

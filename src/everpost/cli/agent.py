@@ -139,6 +139,7 @@ class Agent:
             settings.timing,
             fence=lambda server: self._live_cache.get(keys.fence(server)),
             own_guard=own_guard,
+            learn=self._live_cache.learn,
         )
         for entry in self._live_cache.list(keys.TENURES):
             self.challengers.on_change(entry.key, entry)
@@ -169,6 +170,7 @@ class Agent:
             agents=self.agents,
             engines=engine,
             prepare=prepare_store,
+            learn=self._live_cache.learn,
         )
         group.create_task(self._hold_tenure(page))
         group.create_task(self.manager.run())

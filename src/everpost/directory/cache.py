@@ -39,6 +39,12 @@ class DirectoryCache:
         """Entries under a narrower prefix, by key."""
         return [self._entries[key] for key in sorted(self._entries) if key.startswith(prefix)]
 
+    def learn(self, entry: Entry) -> None:
+        """An entry that this process wrote itself: seen at once, without waiting for the watch."""
+        self._put(entry)
+        if self._wake is not None:
+            self._wake()
+
     async def wait_synced(self) -> None:
         """Until the first snapshot is complete."""
         await self._synced.wait()

@@ -203,12 +203,14 @@ class Challengers:
         *,
         fence: Callable[[str], Entry | None],
         own_guard: Callable[[], Mapping[str, int]],
+        learn: Callable[[Entry], None] = lambda _: None,
     ) -> None:
         self._directory = directory
         self._clock = clock
         self._me = me
         self._fence = fence
         self._own_guard = own_guard
+        self._learn = learn
         self.timers = Timers(timing)
 
     def on_change(self, key: str, entry: Entry | None) -> None:
@@ -233,10 +235,12 @@ class Challengers:
             **self._own_guard(),
             **extra_guards,
         }
-        try:
-            result = await self._directory.txn(guards, {keys.fence(server): encode(taken), **extra_puts})
-        except (OutcomeUnknown, Unavailable):
-            raise
+        puts = {keys.fence(server): encode(taken), **extra_puts}
+        result = await self._directory.txn(guards, puts)
         if not result.succeeded:
             self.timers.restart(server, self._clock.boottime())
-        return result.succeeded
+            return False
+        for key, value in puts.items():
+            if value is not None:
+                self._learn(Entry(key, value, result.revision))
+        return True

@@ -193,7 +193,9 @@ class Organisation:
     def whole(self, server: Server | None = None) -> bool:
         """Whether every database is mounted and every passive copy in the synchronous set."""
         rows = self.status(server).values()
-        return bool(rows) and all(row["Status"] == "Mounted" or row["Synchronous"] for row in rows)
+        return bool(rows) and all(
+            row["Status"] == "Mounted" if row["ActiveCopy"] else row["Synchronous"] for row in rows
+        )
 
     def signal(self, pids: Sequence[int], signum: signal.Signals) -> None:
         """Send a signal to processes of the lab."""

@@ -126,6 +126,8 @@ def _status_row(context: CommandContext, found: MailboxDatabase, server: str) ->
     alive = context.live.holds_tenure(server)
     if not alive:
         state = str(CopyState.SERVICE_DOWN)
+    elif status.state is CopyState.MOUNTED and location is not None and location.active != server:
+        state = str(CopyState.INITIALIZING)  # its last word is from before the database moved
     resilience = ""
     if location is not None and location.active == server and alive:
         resilience = "single" if location.single else ",".join(member.server for member in location.set)
