@@ -60,6 +60,8 @@ class Writer:
                 continue
             try:
                 self.epoch = await connection.fetchval("select max(epoch) from everpost.opening", timeout=1.0)
+                if await connection.fetchval("select to_regclass('public.numbered')", timeout=1.0) is None:
+                    await connection.execute(SCHEMA)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
                 connection.terminate()
                 continue

@@ -32,6 +32,7 @@ from everpost.model.server import Role
 from everpost.model.tenure import TenureState
 from everpost.net import tls
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
+from everpost.store.migrate import migrate
 
 log = logging.getLogger(__name__)
 
@@ -229,6 +230,7 @@ class Agent:
 async def prepare_store(connection: object, lossy: bool) -> None:
     """Bring the store's schema up to date in the opening transaction."""
     assert isinstance(connection, asyncpg.Connection)
+    await migrate(connection, lossy=lossy)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,0 +1,61 @@
+"""What every client-facing role process has: directory, locations, the shared page, and the store."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from everpost.cli import wiring
+from everpost.directory.authority import RoleAuthority
+from everpost.directory.page import SharedPage
+from everpost.directory.schema import OrganizationView
+from everpost.net import tls
+from everpost.settings import ServerSettings
+from everpost.store.postgres import PostgresStore
+
+
+@dataclass(frozen=True)
+class Role:
+    """`stop` is set by SIGTERM."""
+
+    organization: OrganizationView
+    authority: RoleAuthority
+    store: PostgresStore
+    stop: asyncio.Event
+
+
+@asynccontextmanager
+async def run_role(settings: ServerSettings) -> AsyncIterator[Role]:
+    """Set up, and take down at the end."""
+    stop = wiring.stop_event()
+    directory = wiring.open_directory(settings)
+    organization = OrganizationView()
+    page = await _page(settings)
+    context = tls.client_context(settings.tls_dir)
+    authority = RoleAuthority(settings.name, page, organization, context)
+    caches = wiring.configuration_cache(directory, organization, authority.wake)
+    tasks = [asyncio.create_task(cache.run()) for cache in caches]
+    tasks.append(asyncio.create_task(wiring.follow_voters(settings, directory)))
+    for cache in caches:
+        await cache.wait_synced()
+    store = PostgresStore(authority, context)
+    try:
+        yield Role(organization, authority, store, stop)
+    finally:
+        await store.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks, timeout=1.0)
+        await authority.close()
+        await directory.close()
+
+
+async def _page(settings: ServerSettings) -> SharedPage:
+    """The agent makes it; a role that starts first waits."""
+    while True:
+        try:
+            return SharedPage(settings.shared_page)
+        except (OSError, ValueError):
+            await asyncio.sleep(0.1)
