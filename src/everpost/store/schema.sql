@@ -81,9 +81,9 @@ create or replace function everpost_mail.modseq_floor() returns bigint language 
     select coalesce(max(epoch), 0) << 40 from everpost.opening
 $$;
 
-create or replace function everpost_mail.next_modseq(folder bigint) returns bigint language sql as $$
+create or replace function everpost_mail.next_modseq(fid bigint) returns bigint language sql as $$
     update everpost_mail.folder set modseq = greatest(modseq, everpost_mail.modseq_floor()) + 1
-     where id = folder returning modseq
+     where id = fid returning modseq
 $$;
 
 -- A lossy activation (3.4): UIDs jump by a million in the opening transaction; without room the folder begins anew.
@@ -144,10 +144,10 @@ begin
     return found_id;
 end $$;
 
-create or replace function everpost_mail.must_own(box uuid, folder bigint) returns void language plpgsql as $$
+create or replace function everpost_mail.must_own(box uuid, fid bigint) returns void language plpgsql as $$
 begin
     -- The lock: one writer of a folder at a time, in the order of UIDs and MODSEQs.
-    perform 1 from everpost_mail.folder where id = folder and mailbox = box and selectable for update;
+    perform 1 from everpost_mail.folder where id = fid and mailbox = box and selectable for update;
     if not found then
         raise exception 'no such folder' using errcode = 'EP001';
     end if;
@@ -166,7 +166,7 @@ begin
 end $$;
 
 create or replace function everpost_mail.add_message(
-    folder bigint, content bigint, content_size bigint, received timestamptz, wanted text[]
+    fid bigint, content bigint, content_size bigint, received timestamptz, wanted text[]
 ) returns bigint language plpgsql as $$
 declare
     given bigint;
@@ -179,11 +179,11 @@ begin
            unseen = unseen + (not '\Seen' = any (wanted))::int,
            deleted = deleted + ('\Deleted' = any (wanted))::int,
            size = size + content_size
-     where id = folder returning uid_next - 1, modseq into given, stamp;
+     where id = fid returning uid_next - 1, modseq into given, stamp;
     if given > 4294967294 then
         raise exception 'the folder has no UIDs left' using errcode = 'EP003';
     end if;
-    insert into everpost_mail.message values (folder, given, stamp, content, received, wanted);
+    insert into everpost_mail.message values (fid, given, stamp, content, received, wanted);
     return given;
 end $$;
 
@@ -195,7 +195,7 @@ create or replace function everpost_mail.deliver(
 ) returns bigint[] language plpgsql as $$
 declare
     box uuid;
-    folder bigint;
+    fid bigint;
     given bigint;
     touched bigint[] := '{}';
     i integer;
@@ -207,15 +207,15 @@ begin
     for i in 1 .. cardinality(ops) loop
         insert into everpost_mail.operation (id, answer) values (ops[i], '{}') on conflict do nothing;
         if found then
-            select id into folder from everpost_mail.folder where mailbox = boxes[i] and name = 'INBOX';
+            select id into fid from everpost_mail.folder where mailbox = boxes[i] and name = 'INBOX';
             given := everpost_mail.add_message(
-                folder,
+                fid,
                 everpost_mail.add_content(
                     sizes[i], headers[i], envelopes[i], bodies[i], bodystructures[i], structures[i],
                     array(select data from unnest(chunk_of, chunk_data) with ordinality as c (owner, data, n)
                            where owner = i order by n)),
                 sizes[i], received[i], '{}');
-            touched := touched || folder;
+            touched := touched || fid;
         end if;
     end loop;
     return touched;
@@ -227,7 +227,7 @@ create or replace function everpost_mail.append(
 ) returns jsonb language plpgsql as $$
 declare
     known jsonb;
-    folder bigint;
+    fid bigint;
     uids bigint[] := '{}';
     i integer;
 begin
@@ -235,11 +235,11 @@ begin
     if known is not null then
         return known;
     end if;
-    folder := everpost_mail.find_folder(box, folder_name);
-    perform everpost_mail.must_own(box, folder);
+    fid := everpost_mail.find_folder(box, folder_name);
+    perform everpost_mail.must_own(box, fid);
     for i in 1 .. cardinality(sizes) loop
         uids := uids || everpost_mail.add_message(
-            folder,
+            fid,
             everpost_mail.add_content(
                 sizes[i], headers[i], envelopes[i], bodies[i], bodystructures[i], structures[i],
                 array(select data from unnest(chunk_of, chunk_data) with ordinality as c (owner, data, n)
@@ -247,13 +247,13 @@ begin
             sizes[i], received[i], array(select jsonb_array_elements_text(flag_lists -> (i - 1))));
     end loop;
     select jsonb_build_object('uid_validity', uid_validity, 'uids', uids, 'folder', id) into known
-      from everpost_mail.folder where id = folder;
+      from everpost_mail.folder where id = fid;
     insert into everpost_mail.operation (id, answer) values (op, known);
     return known;
 end $$;
 
 create or replace function everpost_mail.store_flags(
-    op text, box uuid, folder bigint, wanted_uids bigint[], mode text, wanted text[], unchanged_since bigint
+    op text, box uuid, fid bigint, wanted_uids bigint[], mode text, wanted text[], unchanged_since bigint
 ) returns jsonb language plpgsql as $$
 declare
     known jsonb;
@@ -264,13 +264,13 @@ begin
     if known is not null then
         return known;
     end if;
-    perform everpost_mail.must_own(box, folder);
+    perform everpost_mail.must_own(box, fid);
     if unchanged_since is not null then
         refused := array(select uid from everpost_mail.message
-                          where folder_id = folder and uid = any (wanted_uids) and modseq > unchanged_since order by uid);
+                          where folder_id = fid and uid = any (wanted_uids) and modseq > unchanged_since order by uid);
         wanted_uids := array(select unnest(wanted_uids) except select unnest(refused));
     end if;
-    stamp := everpost_mail.next_modseq(folder);
+    stamp := everpost_mail.next_modseq(fid);
     with old as (
         select uid, flags,
                case mode
@@ -278,11 +278,11 @@ begin
                    when 'add' then array(select distinct f from unnest(flags || wanted) f order by f)
                    else array(select f from unnest(flags) f where not f = any (wanted) order by f)
                end as fresh
-          from everpost_mail.message where folder_id = folder and uid = any (wanted_uids)
+          from everpost_mail.message where folder_id = fid and uid = any (wanted_uids)
     ), changed as (
         update everpost_mail.message m set flags = old.fresh, modseq = stamp
           from old
-         where m.folder_id = folder and m.uid = old.uid
+         where m.folder_id = fid and m.uid = old.uid
            and not (old.flags @> old.fresh and old.flags <@ old.fresh)
         returning ('\Seen' = any (old.flags))::int - ('\Seen' = any (old.fresh))::int as seen_delta,
                   ('\Deleted' = any (old.fresh))::int - ('\Deleted' = any (old.flags))::int as deleted_delta
@@ -290,28 +290,28 @@ begin
     update everpost_mail.folder f
        set unseen = f.unseen + d.unseen, deleted = f.deleted + d.deleted
       from (select coalesce(sum(seen_delta), 0) as unseen, coalesce(sum(deleted_delta), 0) as deleted from changed) d
-     where f.id = folder;
+     where f.id = fid;
     select jsonb_build_object(
         'messages', coalesce((select jsonb_agg(jsonb_build_array(uid, modseq, flags) order by uid)
-                                from everpost_mail.message where folder_id = folder and uid = any (wanted_uids)), '[]'),
+                                from everpost_mail.message where folder_id = fid and uid = any (wanted_uids)), '[]'),
         'modified', refused, 'highest_modseq', stamp) into known;
     insert into everpost_mail.operation (id, answer) values (op, known);
     return known;
 end $$;
 
 -- Removes messages and the contents that nobody refers to any more; keeps the UIDs for sessions that must be told.
-create or replace function everpost_mail.remove_messages(folder bigint, gone bigint[]) returns bigint
+create or replace function everpost_mail.remove_messages(fid bigint, gone bigint[]) returns bigint
 language plpgsql as $$
 declare
-    stamp bigint := everpost_mail.next_modseq(folder);
+    stamp bigint := everpost_mail.next_modseq(fid);
     contents bigint[];
 begin
     with removed as (
         delete from everpost_mail.message m using everpost_mail.content c
-         where m.folder_id = folder and m.uid = any (gone) and c.id = m.content_id
+         where m.folder_id = fid and m.uid = any (gone) and c.id = m.content_id
         returning m.uid, m.content_id, m.flags, c.size
     ), noted as (
-        insert into everpost_mail.vanished select folder, uid, stamp from removed on conflict do nothing
+        insert into everpost_mail.vanished select fid, uid, stamp from removed on conflict do nothing
     ), counted as (
         update everpost_mail.folder f
            set messages = f.messages - d.n, unseen = f.unseen - d.unseen, deleted = f.deleted - d.deleted,
@@ -319,7 +319,7 @@ begin
           from (select count(*) as n, coalesce(sum((not '\Seen' = any (flags))::int), 0) as unseen,
                        coalesce(sum(('\Deleted' = any (flags))::int), 0) as deleted, coalesce(sum(size), 0) as size
                   from removed) d
-         where f.id = folder
+         where f.id = fid
     )
     select array_agg(content_id) into contents from removed;
     delete from everpost_mail.content c where c.id = any (contents)
@@ -327,7 +327,7 @@ begin
     return stamp;
 end $$;
 
-create or replace function everpost_mail.expunge(op text, box uuid, folder bigint, among bigint[]) returns jsonb
+create or replace function everpost_mail.expunge(op text, box uuid, fid bigint, among bigint[]) returns jsonb
 language plpgsql as $$
 declare
     known jsonb;
@@ -337,12 +337,12 @@ begin
     if known is not null then
         return known;
     end if;
-    perform everpost_mail.must_own(box, folder);
+    perform everpost_mail.must_own(box, fid);
     gone := array(select uid from everpost_mail.message
-                   where folder_id = folder and '\Deleted' = any (flags) and (among is null or uid = any (among))
+                   where folder_id = fid and '\Deleted' = any (flags) and (among is null or uid = any (among))
                    order by uid);
     if cardinality(gone) > 0 then
-        perform everpost_mail.remove_messages(folder, gone);
+        perform everpost_mail.remove_messages(fid, gone);
     end if;
     known := jsonb_build_object('vanished', gone);
     insert into everpost_mail.operation (id, answer) values (op, known);
@@ -350,7 +350,7 @@ begin
 end $$;
 
 create or replace function everpost_mail.copy(
-    op text, box uuid, folder bigint, wanted bigint[], target_name text, moving boolean
+    op text, box uuid, fid bigint, wanted bigint[], target_name text, moving boolean
 ) returns jsonb language plpgsql as $$
 declare
     known jsonb;
@@ -364,16 +364,16 @@ begin
         return known;
     end if;
     target := everpost_mail.find_folder(box, target_name);
-    perform 1 from everpost_mail.folder where id in (folder, target) order by id for update;
-    perform everpost_mail.must_own(box, folder);
+    perform 1 from everpost_mail.folder where id in (fid, target) order by id for update;
+    perform everpost_mail.must_own(box, fid);
     for one in select m.uid, m.content_id, m.internal_date, m.flags, c.size
                  from everpost_mail.message m join everpost_mail.content c on c.id = m.content_id
-                where m.folder_id = folder and m.uid = any (wanted) order by m.uid loop
+                where m.folder_id = fid and m.uid = any (wanted) order by m.uid loop
         uids := uids || everpost_mail.add_message(target, one.content_id, one.size, one.internal_date, one.flags);
         source_uids := source_uids || one.uid;
     end loop;
     if moving and cardinality(source_uids) > 0 then
-        perform everpost_mail.remove_messages(folder, source_uids);
+        perform everpost_mail.remove_messages(fid, source_uids);
     end if;
     select jsonb_build_object('uid_validity', uid_validity, 'uids', uids, 'source_uids', source_uids, 'folder', id)
       into known from everpost_mail.folder where id = target;
@@ -415,24 +415,24 @@ create or replace function everpost_mail.delete_folder(op text, box uuid, folder
 language plpgsql as $$
 declare
     known jsonb;
-    folder bigint;
+    fid bigint;
     all_uids bigint[];
 begin
     select answer into known from everpost_mail.operation where id = op;
     if known is not null then
         return known;
     end if;
-    folder := everpost_mail.find_folder(box, folder_name);
-    perform everpost_mail.must_own(box, folder);
-    all_uids := array(select uid from everpost_mail.message where folder_id = folder);
+    fid := everpost_mail.find_folder(box, folder_name);
+    perform everpost_mail.must_own(box, fid);
+    all_uids := array(select uid from everpost_mail.message where folder_id = fid);
     if cardinality(all_uids) > 0 then
-        perform everpost_mail.remove_messages(folder, all_uids);
+        perform everpost_mail.remove_messages(fid, all_uids);
     end if;
     if exists (select 1 from everpost_mail.folder
                 where mailbox = box and left(name, length(folder_name) + 1) = folder_name || '/') then
-        update everpost_mail.folder set selectable = false where id = folder;
+        update everpost_mail.folder set selectable = false where id = fid;
     else
-        delete from everpost_mail.folder where id = folder;
+        delete from everpost_mail.folder where id = fid;
     end if;
     known := '{}';
     insert into everpost_mail.operation (id, answer) values (op, known);
@@ -443,26 +443,26 @@ create or replace function everpost_mail.rename_folder(op text, box uuid, folder
 language plpgsql as $$
 declare
     known jsonb;
-    folder bigint;
+    fid bigint;
     target bigint;
 begin
     select answer into known from everpost_mail.operation where id = op;
     if known is not null then
         return known;
     end if;
-    folder := everpost_mail.find_folder(box, folder_name);
+    fid := everpost_mail.find_folder(box, folder_name);
     perform 1 from everpost_mail.mailbox where guid = box for update;
     if exists (select 1 from everpost_mail.folder where mailbox = box and name = new_name) then
         raise exception 'folder exists' using errcode = 'EP002';
     end if;
     perform everpost_mail.create_folder(op || ':parents', box, new_name, '');
     if folder_name = 'INBOX' then
-        perform everpost_mail.copy(op || ':move', box, folder,
-            array(select uid from everpost_mail.message where folder_id = folder), new_name, true);
+        perform everpost_mail.copy(op || ':move', box, fid,
+            array(select uid from everpost_mail.message where folder_id = fid), new_name, true);
     else
         -- The folder keeps its identity, UIDVALIDITY and messages; the place made for it goes.
         delete from everpost_mail.folder where mailbox = box and name = new_name;
-        update everpost_mail.folder set name = new_name where id = folder;
+        update everpost_mail.folder set name = new_name where id = fid;
         update everpost_mail.folder set name = new_name || substr(name, length(folder_name) + 1)
          where mailbox = box and left(name, length(folder_name) + 1) = folder_name || '/';
     end if;
