@@ -7,6 +7,7 @@ import ssl
 import time
 
 import aiohttp
+from yarl import URL
 
 from everpost.directory.page import SharedPage
 from everpost.directory.schema import OrganizationView
@@ -22,6 +23,11 @@ class _Round:
 
     def __init__(self) -> None:
         self.answer: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+
+    def end(self, confirmed: bool) -> None:
+        """The answer came, or never will."""
+        if not self.answer.done():
+            self.answer.set_result(confirmed)
 
 
 class RoleAuthority:
@@ -108,13 +114,16 @@ class RoleAuthority:
         return await asyncio.shield(waiting.answer)
 
     async def _ask_rounds(self, key: tuple[str, int], server: str) -> None:
+        current: _Round | None = None
         try:
             while (current := self._waiting.pop(key, None)) is not None:
                 # Popped before it is sent: whoever comes from here on waits for the next round.
-                answer = await self._ask(server, *key)
-                if not current.answer.done():
-                    current.answer.set_result(answer)
+                current.end(await self._ask(server, *key))
         finally:
+            # Ended early, by `close` or by a fault: whoever waits learns that nothing is confirmed.
+            for left in (current, self._waiting.pop(key, None)):
+                if left is not None:
+                    left.end(False)
             self._busy.discard(key)
 
     async def _ask(self, server: str, database: str, epoch: int) -> bool:
@@ -123,17 +132,21 @@ class RoleAuthority:
             return False
         if self._session is None:
             self._session = aiohttp.ClientSession()
-        url = f"https://{host.address}:{host.ports.agent}/v1/confirm"
+        url = URL.build(scheme="https", host=host.address, port=host.ports.agent, path="/v1/confirm")
         timeout = aiohttp.ClientTimeout(total=CONFIRM_LIMIT)
         try:
             async with self._session.post(
                 url, json={"database": database, "epoch": epoch}, ssl=self._context, timeout=timeout
             ) as answer:
-                return answer.status == 200 and (await answer.json()).get("confirmed") is True
+                body = await answer.json() if answer.status == 200 else None
+                return isinstance(body, dict) and body.get("confirmed") is True
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
             return False
 
     async def close(self) -> None:
-        """Close the connections."""
+        """End what is asked, unconfirmed, and close the connections."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         if self._session is not None:
             await self._session.close()

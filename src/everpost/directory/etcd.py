@@ -8,34 +8,38 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import logging
 import ssl
-import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 import aiohttp
 
+from everpost.directory.gateway import (
+    CONNECT_ERRORS,
+    MEMBER_ERRORS,
+    READ_ATTEMPT,
+    Declined,
+    Gateway,
+    WrongCluster,
+)
 from everpost.directory.interface import Entry, Event, EventKind, TxnResult
 from everpost.errors import EverpostError, OutcomeUnknown, Unavailable
+
+__all__ = ["Declined", "EtcdDirectory", "WrongCluster"]
 
 log = logging.getLogger(__name__)
 
 ATTEMPT = 0.2
 """Seconds for one try of a transaction (decisions: Engines)."""
-READ_ATTEMPT = 0.5
 READ_LIMIT = 2.0
 PAGE = 2000
-AVOID = 1.0
-"""Seconds during which a member that failed is not asked first."""
 QUIET = 2.0
 """Seconds without an event after which a watch's member is asked whether it still answers."""
+PROBE = 1.0
 RELIST = 600.0
-
-
-class WrongCluster(EverpostError):
-    """A member answered that belongs to another history than the one this client began with."""
+"""Seconds after which a watch begins anew, quiet or not: 3.4 may have lost an event."""
 
 
 def _b64(text: str | bytes) -> str:
@@ -52,82 +56,83 @@ def _entry(kv: Mapping[str, Any]) -> Entry:
     return Entry(key, base64.b64decode(kv.get("value", "")), int(kv.get("mod_revision", 0)))
 
 
-class EtcdDirectory:
-    """`endpoints` are base URLs, the host's own member first. Satisfies `directory.interface.Directory`."""
+class _Order:
+    """Which events of a watch are new: revisions only grow, and one revision changes a key once. 3.4.23 may repeat
+    events, and may go back in time after a member took a snapshot."""
 
-    def __init__(self, endpoints: Sequence[str], context: ssl.SSLContext | None) -> None:
-        self._endpoints = list(endpoints)
-        self._context = context
-        self._failed: dict[str, float] = {}
-        self._session: aiohttp.ClientSession | None = None
-        self._cluster: str | None = None
+    def __init__(self, revision: int) -> None:
+        self._revision = revision
+        self._keys: set[str] | None = None
+
+    def new(self, entry: Entry) -> bool:
+        if entry.revision < self._revision:
+            return False
+        if entry.revision > self._revision:
+            self._revision = entry.revision
+            self._keys = set()
+        if self._keys is None or entry.key in self._keys:
+            return False
+        self._keys.add(entry.key)
+        return True
+
+
+class EtcdDirectory:
+    """`endpoints` are base URLs, the host's own member first. Satisfies `directory.interface.Directory`.
+
+    `cluster_id` pins the history that this client belongs to; without it the first answer does.
+    """
+
+    def __init__(
+        self, endpoints: Sequence[str], context: ssl.SSLContext | None, *, cluster_id: str | None = None
+    ) -> None:
+        self._gateway = Gateway(endpoints, context, cluster_id)
+        self.relist = RELIST
 
     def set_endpoints(self, endpoints: Sequence[str]) -> None:
         """The members changed."""
-        if endpoints:
-            self._endpoints = list(endpoints)
+        self._gateway.set_endpoints(endpoints)
 
     @property
     def endpoints(self) -> tuple[str, ...]:
         """In order of preference."""
-        return tuple(self._endpoints)
+        return self._gateway.endpoints
 
-    def _open(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=30))
-        return self._session
-
-    def _choose(self) -> str:
-        now = time.monotonic()
-        for endpoint in self._endpoints:
-            if now >= self._failed.get(endpoint, 0.0):
-                return endpoint
-        return min(self._endpoints, key=lambda endpoint: self._failed.get(endpoint, 0.0))
-
-    def _avoid(self, endpoint: str) -> None:
-        self._failed[endpoint] = time.monotonic() + AVOID
-
-    async def _post(self, endpoint: str, path: str, body: Mapping[str, Any], limit: float) -> dict[str, Any]:
-        timeout = aiohttp.ClientTimeout(total=limit)
-        ssl_context: ssl.SSLContext | bool = self._context if self._context is not None else True
-        async with self._open().post(endpoint + path, json=body, ssl=ssl_context, timeout=timeout) as answer:
-            found: dict[str, Any] = await answer.json(content_type=None)
-            if answer.status != 200 or "error" in found:
-                raise aiohttp.ClientPayloadError(str(found.get("error", answer.status)))
-        cluster = found.get("header", {}).get("cluster_id")
-        if cluster is not None:
-            if self._cluster is None:
-                self._cluster = cluster
-            elif cluster != self._cluster:
-                raise WrongCluster(
-                    f"{endpoint} belongs to another cluster.", remedy="It was restored or belongs to somebody else."
-                )
-        return found
+    @property
+    def cluster_id(self) -> str | None:
+        """Which history this client belongs to, once a member answered."""
+        return self._gateway.cluster_id
 
     async def call(self, path: str, body: Mapping[str, Any], *, limit: float = READ_LIMIT) -> dict[str, Any]:
-        """A request that may be repeated at another member: reads, and questions about members."""
-        end = time.monotonic() + limit
+        """A request that may be repeated at another member: reads, and questions about members. Raises Declined if a
+        member understood and declined, Unavailable if none answered within `limit` seconds."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + limit
         error: Exception | None = None
-        while time.monotonic() < end:
-            endpoint = self._choose()
+        while (left := end - loop.time()) > 0:
+            endpoint = self._gateway.choose()
             try:
-                found = await self._post(endpoint, path, body, min(READ_ATTEMPT, limit))
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as failed:
+                found = await self._gateway.post(endpoint, path, body, min(READ_ATTEMPT, left))
+            except MEMBER_ERRORS as failed:
                 error = failed
-                self._avoid(endpoint)
+                self._gateway.failed(endpoint)
                 await asyncio.sleep(0.01)
             else:
-                self._failed.pop(endpoint, None)
+                self._gateway.worked(endpoint)
                 return found
+        if isinstance(error, WrongCluster):
+            raise error
         raise Unavailable(
-            f"The directory does not answer ({error or 'no member'}).", remedy="See whether a majority of voters runs."
+            f"The directory does not answer ({error or type(error).__name__}).",
+            remedy="See whether a majority of voters runs.",
         )
 
     async def ask(self, endpoint: str, path: str, body: Mapping[str, Any]) -> dict[str, Any]:
         """One question to one named member. Raises Unavailable."""
         try:
-            return await self._post(endpoint, path, body, READ_ATTEMPT)
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+            return await self._gateway.post(endpoint, path, body, READ_ATTEMPT)
+        except WrongCluster:
+            raise
+        except MEMBER_ERRORS as error:
             raise Unavailable(f"{endpoint} does not answer ({error or type(error).__name__}).") from error
 
     async def get(self, key: str) -> Entry | None:
@@ -140,14 +145,14 @@ class EtcdDirectory:
         revision = 0
         start = prefix
         while True:
-            body: dict[str, Any] = {"key": _b64(start), "range_end": _b64(_after(prefix)), "limit": PAGE}
+            body: dict[str, Any] = {"key": _b64(start), "range_end": _b64(_after(prefix)), "limit": str(PAGE)}
             if revision:
-                body["revision"] = revision
+                body["revision"] = str(revision)
             found = await self.call("/v3/kv/range", body)
             revision = revision or int(found["header"]["revision"])
             page = [_entry(kv) for kv in found.get("kvs", [])]
             entries += page
-            if not found.get("more"):
+            if not found.get("more") or not page:
                 return entries, revision
             start = page[-1].key + "\0"
 
@@ -159,33 +164,26 @@ class EtcdDirectory:
         read_on_failure: tuple[str, ...] = (),
         attempt: float | None = None,
     ) -> TxnResult:
-        body = {
-            "compare": [
-                {"key": _b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
-                for key, revision in guards.items()
-            ],
-            "success": [
-                {"request_delete_range": {"key": _b64(key)}}
-                if value is None
-                else {"request_put": {"key": _b64(key), "value": _b64(value)}}
-                for key, value in puts.items()
-            ],
-            "failure": [{"request_range": {"key": _b64(key)}} for key in read_on_failure],
-        }
-        endpoint = self._choose()
+        endpoint = self._gateway.choose()
         try:
-            found = await self._post(endpoint, "/v3/kv/txn", body, attempt or ATTEMPT)
-        except aiohttp.ClientConnectorError as error:
-            self._avoid(endpoint)
+            found = await self._gateway.post(
+                endpoint, "/v3/kv/txn", _transaction(guards, puts, read_on_failure), attempt or ATTEMPT
+            )
+        except (Declined, WrongCluster) as error:
+            if isinstance(error, WrongCluster):
+                self._gateway.failed(endpoint)
+            raise  # nothing was written in our history
+        except CONNECT_ERRORS as error:
+            self._gateway.failed(endpoint)
             raise Unavailable(f"{endpoint} cannot be reached.", remedy="Another member is asked next.") from error
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
-            self._avoid(endpoint)
+        except MEMBER_ERRORS as error:
+            self._gateway.failed(endpoint)
             raise OutcomeUnknown(
                 f"No answer from {endpoint} ({error or type(error).__name__}).",
                 remedy="The change may or may not have happened.",
                 retry=True,
             ) from error
-        self._failed.pop(endpoint, None)
+        self._gateway.worked(endpoint)
         revision = int(found["header"]["revision"])
         if found.get("succeeded"):
             return TxnResult(True, revision, {})
@@ -200,78 +198,86 @@ class EtcdDirectory:
         while True:
             try:
                 entries, revision = await self.list(prefix)
-            except EverpostError:
+            except EverpostError as error:
+                log.debug("the list of %s is tried again: %s", prefix, error)
                 await asyncio.sleep(0.1)
                 continue
-            if revision < seen:
-                continue  # a member that lags behind what was told already
+            if revision < seen:  # never show a state older than what was told already
+                await asyncio.sleep(0.1)
+                continue
             seen = revision
             yield Event(EventKind.RESET, Entry(prefix, b"", revision))
             for entry in entries:
                 yield Event(EventKind.PUT, entry)
             yield Event(EventKind.SYNCED, Entry(prefix, b"", revision))
+            order = _Order(revision)
             try:
-                async for event in self._events(prefix, revision + 1):
-                    if event.entry.revision > seen or event.entry.revision == seen:
-                        seen = max(seen, event.entry.revision)
-                        yield event
-            except (aiohttp.ClientError, TimeoutError, OSError, ValueError, EverpostError) as error:
-                log.debug("watch of %s begins again: %s", prefix, error)
+                async with aclosing(self._events(prefix, revision + 1)) as events:
+                    async for event in events:
+                        if order.new(event.entry):
+                            seen = event.entry.revision
+                            yield event
+            except (*MEMBER_ERRORS, EverpostError) as error:
+                log.debug("the watch of %s begins again: %s", prefix, error or type(error).__name__)
                 await asyncio.sleep(0.02)
 
-    async def _events(self, prefix: str, revision: int) -> AsyncIterator[Event]:
-        endpoint = self._choose()
-        body = {
-            "create_request": {
-                "key": _b64(prefix),
-                "range_end": _b64(_after(prefix)),
-                "start_revision": str(revision),
-            }
-        }
-        ssl_context: ssl.SSLContext | bool = self._context if self._context is not None else True
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=READ_ATTEMPT)
-        end = time.monotonic() + RELIST
+    async def _events(self, prefix: str, revision: int) -> AsyncGenerator[Event, None]:
+        """Changes from `revision` on, until the stream ends or it is time to list again."""
+        endpoint = self._gateway.choose()
+        request = {"key": _b64(prefix), "range_end": _b64(_after(prefix)), "start_revision": str(revision)}
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.relist
         try:
-            async with self._open().post(
-                endpoint + "/v3/watch",
-                json=body,
-                ssl=ssl_context,
-                timeout=timeout,
-                headers={"Grpc-Metadata-hasleader": "true"},
-                read_bufsize=16 * 1024 * 1024,
-            ) as answer:
-                while time.monotonic() < end:
-                    line = await self._line(answer, endpoint)
-                    message = json.loads(line)
-                    if "error" in message:
-                        raise ValueError(str(message["error"]))
-                    result = message["result"]
-                    if result.get("canceled"):
-                        raise ValueError(f"canceled {result.get('cancel_reason', '')}")
-                    for event in result.get("events", []):
+            async with self._gateway.stream(endpoint, "/v3/watch", {"create_request": request}) as answer:
+                while (left := end - loop.time()) > 0:
+                    line = await self._line(answer, endpoint, left)
+                    if line is None:
+                        return
+                    for event in self._gateway.message(endpoint, line).get("events", []):
                         kind = EventKind.DELETE if event.get("type") == "DELETE" else EventKind.PUT
                         yield Event(kind, _entry(event["kv"]))
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
-            self._avoid(endpoint)
+        except MEMBER_ERRORS:
+            self._gateway.failed(endpoint)
             raise
 
-    async def _line(self, answer: aiohttp.ClientResponse, endpoint: str) -> bytes:
-        """The next message; while it is quiet the member is asked whether it is still there and has a leader."""
+    async def _line(self, answer: aiohttp.ClientResponse, endpoint: str, left: float) -> bytes | None:
+        """The next message, None after `left` seconds; while it is quiet the member is asked whether it is still there
+        and has a leader."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + left
         read = asyncio.ensure_future(answer.content.readline())
         try:
             while True:
-                done, _ = await asyncio.wait({read}, timeout=QUIET)
+                done, _ = await asyncio.wait({read}, timeout=min(QUIET, end - loop.time()))
                 if done:
                     line = read.result()
                     if not line:
                         raise aiohttp.ClientPayloadError("the watch ended")
                     return line
-                await self._post(endpoint, "/v3/kv/range", {"key": _b64("/"), "count_only": True}, 1.0)
+                if loop.time() >= end:
+                    return None
+                await self._gateway.post(endpoint, "/v3/kv/range", {"key": _b64("/"), "count_only": True}, PROBE)
         finally:
             if not read.done():
                 read.cancel()
 
     async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._gateway.close()
+
+
+def _transaction(
+    guards: Mapping[str, int], puts: Mapping[str, bytes | None], read_on_failure: tuple[str, ...]
+) -> dict[str, Any]:
+    return {
+        "compare": [
+            {"key": _b64(key), "target": "MOD", "result": "EQUAL", "mod_revision": str(revision)}
+            for key, revision in guards.items()
+        ],
+        "success": [
+            {"request_delete_range": {"key": _b64(key)}}
+            if value is None
+            else {"request_put": {"key": _b64(key), "value": _b64(value)}}
+            for key, value in puts.items()
+        ],
+        "failure": [{"request_range": {"key": _b64(key)}} for key in read_on_failure],
+    }

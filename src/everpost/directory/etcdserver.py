@@ -63,6 +63,7 @@ def argv(spec: EtcdMemberSpec, binary: str) -> list[str]:
         "--peer-client-cert-auth", "--peer-trusted-ca-file", f"{tls}/ca.crt",
         "--grpc-keepalive-min-time", "500ms",
         "--auto-compaction-mode", "revision", "--auto-compaction-retention", "100000",
+        "--snapshot-count", "10000",
         "--max-txn-ops", "1024",
         "--quota-backend-bytes", "2147483648",
         "--logger", "zap", "--log-level", "warn",
@@ -101,7 +102,11 @@ def save(spec: EtcdMemberSpec, path: Path) -> None:
         file.flush()
         os.fsync(file.fileno())
     beside.rename(path)
-    fd = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    _sync(path.parent)
+
+
+def _sync(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(fd)
     finally:
@@ -109,8 +114,18 @@ def save(spec: EtcdMemberSpec, path: Path) -> None:
 
 
 def load(path: Path) -> EtcdMemberSpec | None:
-    """The member that runs here, or None."""
+    """The member that runs here, or None. Raises EverpostError if the file is damaged."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=EtcdMemberSpec)
     except FileNotFoundError:
         return None
+    except msgspec.MsgspecError as error:
+        raise EverpostError(
+            f"{path} cannot be read: {error}.", remedy="Remove this member from the cluster and add it again."
+        ) from error
+
+
+def remove(path: Path) -> None:
+    """Durably: `everpost serve` runs no member here any more. Its data stays, and is wiped before another begins."""
+    path.unlink(missing_ok=True)
+    _sync(path.parent)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 import secrets
 from datetime import datetime, timedelta
 
@@ -12,10 +13,13 @@ import msgspec
 from everpost.directory import keys
 from everpost.directory.interface import Directory
 from everpost.directory.schema import decode, encode
-from everpost.errors import AlreadyExists, EverpostError, Refused
+from everpost.errors import AlreadyExists, EverpostError, OutcomeUnknown, Refused
 from everpost.model.server import Server
 
 LIFETIME = timedelta(hours=24)
+TRIES = 5
+_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?")
+_AGAIN = "Run `everpost server token` on a joined server for a new one."
 
 
 class Invitation(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,24 +86,49 @@ async def create_token(directory: Directory, *, address: str, port: int, fingerp
 
 
 async def redeem(directory: Directory, secret: str, server: Server, *, now: datetime) -> None:
-    """Consume the token and record the server, in one transaction. Raises Refused or AlreadyExists."""
-    key = keys.token(_digest(secret))
-    entry = await directory.get(key)
-    if entry is None:
+    """Consume the token and record the server, in one transaction. Raises Refused or AlreadyExists, and Unavailable.
+
+    A lost answer is settled by sending the same transaction again until one is answered: its guards let only one win.
+    """
+    if not _NAME.fullmatch(server.name):
         raise Refused(
-            "This token was used already, or was never given.", remedy="Run `everpost server token` for a new one."
+            f"{server.name!r} is no name for a server.", remedy="Use 1 to 63 letters, digits and hyphens, like EX02."
         )
+    token = keys.token(_digest(secret))
+    entry = await directory.get(token)
+    if entry is None:
+        raise Refused("This token was used already, or was never given.", remedy=_AGAIN)
     if decode(TokenDocument, entry.value).expires < now:
-        raise Refused("This token has expired.", remedy="Run `everpost server token` for a new one.")
-    existing = await directory.get(keys.server(server.name))
-    if existing is not None:
-        raise AlreadyExists(
-            f"A server named {server.name} has joined already.", remedy="Choose another name, or remove the old server."
-        )
-    result = await directory.txn(
-        {key: entry.revision, keys.server(server.name): 0},
-        {key: None, keys.server(server.name): encode(server)},
-        attempt=2.0,
+        raise Refused("This token has expired.", remedy=_AGAIN)
+    await _refuse_taken(directory, server.name)
+    place, value = keys.server(server.name), encode(server)
+    for tried in range(TRIES):
+        try:
+            result = await directory.txn(
+                {token: entry.revision, place: 0},
+                {token: None, place: value},
+                read_on_failure=(token, place),
+                attempt=2.0,
+            )
+        except OutcomeUnknown:
+            continue
+        found = result.current.get(place)
+        if result.succeeded or (tried > 0 and found is not None and found.value == value):
+            return
+        if found is not None:
+            await _refuse_taken(directory, server.name)
+        raise Refused("The token was used at this very moment.", remedy=_AGAIN)
+    raise OutcomeUnknown(
+        f"Whether {server.name} was recorded is not known: the directory did not answer.",
+        remedy="See `Get-ExchangeServer`, then make a new token if it is not there.",
     )
-    if not result.succeeded:
-        raise Refused("The token was used at this very moment.", remedy="Run `everpost server token` for a new one.")
+
+
+async def _refuse_taken(directory: Directory, name: str) -> None:
+    """Names are compared without case: host names and certificates do so too."""
+    entries, _ = await directory.list(keys.SERVERS)
+    for entry in entries:
+        if entry.key.removeprefix(keys.SERVERS).casefold() == name.casefold():
+            raise AlreadyExists(
+                f"A server named {name} has joined already.", remedy="Choose another name, or remove the old server."
+            )

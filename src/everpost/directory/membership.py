@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
 from everpost.directory.etcd import EtcdDirectory
-from everpost.errors import EverpostError, Unavailable
+from everpost.errors import Unavailable
 
 ADD_LIMIT = 40.0
 """Seconds; etcd refuses changes of membership until all voters were connected for 5 s."""
+CHANGE_LIMIT = 1.0
 CAUGHT_UP_LAG = 200
+"""Entries of the log that a learner may lack when it is promoted: a second of a busy organisation's writes."""
 
 
 class ClusterMember(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,7 +39,17 @@ class JoinCluster(msgspec.Struct, frozen=True, kw_only=True):
     directory: str | None = None
 
 
+class NewVoter(msgspec.Struct, frozen=True, kw_only=True):
+    """A host that shall vote. `directory`: a witness' directory."""
+
+    name: str
+    peer_url: str
+    client_url: str
+    directory: str | None = None
+
+
 StartMember = Callable[[str, JoinCluster], Awaitable[None]]
+"""`start(server, what it must know)` tells that host to start its member; harmless when repeated."""
 
 
 class Membership:
@@ -66,52 +78,66 @@ class Membership:
     ) -> None:
         """Make the host a voter; may be repeated after a failure at any point. Raises Unavailable after ADD_LIMIT."""
         end = time.monotonic() + ADD_LIMIT
-        while True:
-            members = await self.members()
-            mine = next((member for member in members if member.peer_url == peer_url), None)
-            try:
-                if mine is None:
-                    await self._directory.call(
-                        "/v3/cluster/member/add", {"peerURLs": [peer_url], "isLearner": True}, limit=1.0
-                    )
-                elif not mine.learner:
-                    return
-                elif not mine.name:
-                    names = [(member.name or name, member.peer_url) for member in members]
-                    await start(name, JoinCluster(initial_cluster=tuple(names), token=self._token, directory=directory))
-                    await self._started(peer_url, end)
-                elif await self._caught_up(client_url):
-                    await self._directory.call("/v3/cluster/member/promote", {"ID": mine.id}, limit=1.0)
-            except Unavailable as error:
-                if time.monotonic() > end:
-                    raise Unavailable(
-                        f"{name} could not become a voter: {error.what}",
-                        remedy="Run the command again; it goes on where it stopped.",
-                    ) from error
-            await asyncio.sleep(0.2)
-            if time.monotonic() > end + 5.0:
-                raise Unavailable(f"{name} did not become a voter.", remedy="Run the command again.")
-
-    async def _started(self, peer_url: str, end: float) -> None:
+        why = "it did not start in time"
         while time.monotonic() < end:
-            if any(member.peer_url == peer_url and member.name for member in await self.members()):
-                return
+            try:
+                if await self._step(name, peer_url, client_url, start, directory):
+                    return
+            except Unavailable as error:
+                why = error.what
             await asyncio.sleep(0.1)
+        raise Unavailable(
+            f"{name} could not become a voter: {why}", remedy="Run the command again; it goes on where it stopped."
+        )
+
+    async def _step(self, name: str, peer_url: str, client_url: str, start: StartMember, directory: str | None) -> bool:
+        """The next step towards a voter, from what the cluster says now; whether it is one. A step that was refused,
+        or whose answer was lost, is simply decided again."""
+        members = await self.members()
+        mine = next((member for member in members if member.peer_url == peer_url), None)
+        if mine is None:
+            await self._change("add", {"peerURLs": [peer_url], "isLearner": True})
+        elif not mine.learner:
+            return True
+        elif not mine.name:
+            names = [(member.name or name, member.peer_url) for member in members]
+            await start(name, JoinCluster(initial_cluster=tuple(names), token=self._token, directory=directory))
+        elif await self._caught_up(client_url):
+            await self._change("promote", {"ID": mine.id})
+        return False
+
+    async def _change(self, what: str, body: Mapping[str, object]) -> None:
+        await self._directory.call(f"/v3/cluster/member/{what}", body, limit=CHANGE_LIMIT)
+
+    async def grow(self, voters: Sequence[NewVoter], start: StartMember) -> None:
+        """Add voters one after the other without a pause between them: with two voters the loss of either stops all
+        writes, so a server and its witness belong together."""
+        for voter in voters:
+            await self.add(voter.name, voter.peer_url, voter.client_url, start, voter.directory)
 
     async def _caught_up(self, client_url: str) -> bool:
         """By the learner's own word: 3.4.23 would promote one that never started."""
         try:
             learner = await self._directory.ask(client_url, "/v3/maintenance/status", {})
-            leader = await self._directory.call("/v3/maintenance/status", {})
-        except EverpostError:
+            voter = await self._directory.call("/v3/maintenance/status", {})
+        except Unavailable:
             return False
-        return int(learner.get("raftIndex", 0)) + CAUGHT_UP_LAG >= int(leader.get("raftIndex", 0))
+        applied = int(learner.get("raftAppliedIndex", learner.get("raftIndex", 0)))
+        return applied > 0 and applied + CAUGHT_UP_LAG >= int(voter.get("raftIndex", 0))
 
     async def remove(self, peer_url: str) -> None:
-        """Take a member out; nothing happens if it is none."""
-        for member in await self.members():
-            if member.peer_url == peer_url:
-                await self._directory.call("/v3/cluster/member/remove", {"ID": member.id})
+        """Take a member out; nothing happens if it is none. Raises Unavailable."""
+        end = time.monotonic() + ADD_LIMIT
+        while True:
+            found = next((member for member in await self.members() if member.peer_url == peer_url), None)
+            if found is None:
+                return
+            try:
+                await self._change("remove", {"ID": found.id})
+            except Unavailable:
+                if time.monotonic() > end:
+                    raise
+            await asyncio.sleep(0.1)
 
     async def endpoints(self, own: str) -> Sequence[str]:
         """Client URLs of all voters, the own one first if it is one."""

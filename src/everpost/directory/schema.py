@@ -17,6 +17,9 @@ from everpost.model.server import DatabaseAvailabilityGroup, Server
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+VERSION = 1
+"""Version of the documents' schema: raised when an older release would misunderstand a newer document."""
+
 
 class OrganizationDocument(msgspec.Struct, frozen=True, kw_only=True):
     """The organisation itself. `domain` completes DAG and server names."""
@@ -32,13 +35,28 @@ class GenerationDocument(msgspec.Struct, frozen=True, kw_only=True):
     identity: str
 
 
+class _Stamp(msgspec.Struct):
+    v: int = VERSION
+
+
+_PREFIX = b'{"v":%d' % VERSION
+
+
 def encode(value: object) -> bytes:
-    """A document as JSON; equal values give equal bytes."""
-    return msgspec.json.encode(value)
+    """A document as JSON, an object with its schema version first; equal values give equal bytes."""
+    text = msgspec.json.encode(value)
+    if not text.startswith(b"{"):
+        return text
+    return _PREFIX + (b"}" if text == b"{}" else b"," + text[1:])
 
 
 def decode(kind: type[T], value: bytes) -> T:
-    """The document. Fields that this release does not know are passed over, missing ones take their default."""
+    """The document. Fields that this release does not know are passed over, missing ones take their default. Raises
+    msgspec.ValidationError, also for a document of a newer schema: a guess at its meaning could lose mail."""
+    if value.startswith(b'{"v":') and not value.startswith((_PREFIX + b",", _PREFIX + b"}")):
+        stamp = msgspec.json.decode(value, type=_Stamp)
+        if stamp.v > VERSION:
+            raise msgspec.ValidationError(f"it has schema {stamp.v}, this release knows {VERSION}: update this server")
     return msgspec.json.decode(value, type=kind)
 
 
@@ -80,15 +98,16 @@ class OrganizationView:
             self.locations[name] = (decode(Location, entry.value), entry.revision)
 
     def _mailbox(self, guid: str, entry: Entry | None) -> None:
+        mailbox = decode(Mailbox, entry.value) if entry is not None else None
         before = self.mailboxes.pop(guid, None)
-        if before is not None:
-            for address in before.addresses:
-                self._addresses.pop(address, None)
-        if entry is not None:
-            mailbox = decode(Mailbox, entry.value)
+        for address in before.addresses if before is not None else ():
+            # Another mailbox may have been given the address in the meantime.
+            if self._addresses.get(address.lower()) == guid:
+                del self._addresses[address.lower()]
+        if mailbox is not None:
             self.mailboxes[guid] = mailbox
             for address in mailbox.addresses:
-                self._addresses[address] = guid
+                self._addresses[address.lower()] = guid
 
     def apply(self, key: str, entry: Entry | None) -> None:
         """A key was put (`entry`) or deleted (None). An unreadable document is logged and left as it was."""

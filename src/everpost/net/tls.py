@@ -66,8 +66,8 @@ class Authority:
 
     def save(self, folder: Path) -> None:
         """ca.key (0600) and ca.crt."""
-        _write_private(folder / "ca.key", private_pem(self._key))
-        (folder / "ca.crt").write_bytes(self.pem)
+        _write(folder / "ca.key", private_pem(self._key), 0o600)
+        _write(folder / "ca.crt", self.pem, 0o644)
 
     @classmethod
     def load(cls, folder: Path) -> Authority:
@@ -93,10 +93,21 @@ def private_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
     )
 
 
-def _write_private(path: Path, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+def _write(path: Path, data: bytes, mode: int) -> None:
+    """Durably: a host whose one-time token is spent must find its key again after a power cut."""
+    beside = path.with_name(f".{path.name}.new")
+    beside.unlink(missing_ok=True)
+    fd = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
     with os.fdopen(fd, "wb") as file:
         file.write(data)
+        file.flush()
+        os.fsync(fd)
+    beside.rename(path)
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 def create_authority(organization: str) -> Authority:
@@ -154,9 +165,9 @@ def requested_key(pem: bytes) -> ec.EllipticCurvePublicKey:
 def save_host(folder: Path, key: ec.EllipticCurvePrivateKey, certificate: bytes, authority: bytes) -> None:
     """host.key (0600), host.crt and ca.crt."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    _write_private(folder / "host.key", private_pem(key))
-    (folder / "host.crt").write_bytes(certificate)
-    (folder / "ca.crt").write_bytes(authority)
+    _write(folder / "host.key", private_pem(key), 0o600)
+    _write(folder / "host.crt", certificate, 0o644)
+    _write(folder / "ca.crt", authority, 0o644)
 
 
 def fingerprint(pem: bytes) -> str:
