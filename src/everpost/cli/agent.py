@@ -37,6 +37,10 @@ from everpost.store.migrate import migrate
 log = logging.getLogger(__name__)
 
 
+class WardenChanged(EverpostError):
+    """The warden that holds this agent's deadlines is not the one that this agent began with."""
+
+
 class Agent:
     """One host's agent. A witness host has one too, without tenure and databases."""
 
@@ -192,9 +196,12 @@ class Agent:
 
         async def before_renew() -> bool:
             try:
-                return await self._warden.identity() == instance
+                found = await self._warden.identity()
             except EverpostError:
                 return False
+            if found != instance:
+                raise WardenChanged(f"The warden was replaced; {self.settings.name} begins a new tenure.")
+            return True
 
         async def on_confirmed(until: float, epoch: int) -> None:
             await self._warden.deadline(until)
@@ -207,18 +214,13 @@ class Agent:
             except TenureLost:
                 fact(log, "tenure lost", level=logging.ERROR, server=self.settings.name, epoch=tenure.epoch)
                 self._wake_manager()
+            except WardenChanged as error:
+                # The new warden killed every postmaster that the old one left; a new agent begins with its identity.
+                fact(log, "agent ends", level=logging.WARNING, why=str(error))
+                raise SystemExit(3) from error
             except EverpostError as error:
                 fact(log, "tenure not held", level=logging.WARNING, why=str(error))
-                if await self._warden_changed(instance):
-                    # A new warden killed every postmaster; a new agent begins with its identity.
-                    raise SystemExit(3) from error
             await self.clock.sleep(0.2)
-
-    async def _warden_changed(self, instance: str) -> bool:
-        try:
-            return await self._warden.identity() != instance
-        except EverpostError:
-            return False
 
     async def _close_cleanly(self) -> None:
         """SIGTERM: what is active here is handed over or closed, then the tenure is given back."""

@@ -1,4 +1,4 @@
-"""Address lists of a header, as IMAP shows them (RFC 5322 3.4, RFC 3501 7.4.2). One loop, no recursion, never raises."""
+"""Address lists of a header, as IMAP shows them (RFC 5322 3.4, RFC 3501 7.4.2). No recursion, never raises."""
 
 from __future__ import annotations
 

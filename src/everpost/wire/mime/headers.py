@@ -116,7 +116,7 @@ def value_and_parameters(text: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]
 
 
 def content_type(found: Fields) -> tuple[bytes, bytes, list[tuple[bytes, bytes]]]:
-    """(type, subtype, parameters) in lower case, `text/plain; charset=us-ascii` when missing or broken (RFC 2045 5.2)."""
+    """(type, subtype, parameters), `text/plain; charset=us-ascii` when missing or broken (RFC 2045 5.2)."""
     text = first(found, b"content-type")
     if text is not None:
         value, parameters = value_and_parameters(text)
