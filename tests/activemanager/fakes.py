@@ -117,6 +117,9 @@ class FakePeers:
     def lost(self) -> frozenset[str]:
         return self.gone
 
+    def tenure_epoch(self, server: str) -> int:
+        return 1 + (server in self.gone)
+
     async def openings(self, server: str, database: str) -> list[tuple[Token, str]]:
         if server in self.gone:
             raise Unavailable(f"{server} does not answer.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -10,8 +11,6 @@ from tests.directory.members import Members
 
 
 def _ports(count: int) -> list[int]:
-    import socket
-
     probes = [socket.socket() for _ in range(count)]
     try:
         for probe in probes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import ssl
 import subprocess
 import tempfile
@@ -88,8 +89,6 @@ class Members:
             )
 
     def wait_listening(self, name: str, seconds: float = 30) -> None:
-        import socket
-
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             assert self.processes[name].poll() is None, (self.folder / f"{name}.log").read_text()[-2000:]

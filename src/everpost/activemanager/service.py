@@ -165,6 +165,11 @@ class ActiveManager:
                 gone.add(name)
         return frozenset(gone)
 
+    def tenure_epoch(self, server: str) -> int:
+        """By the server's fence."""
+        fence = self._live.fence(server)
+        return fence[0].epoch if fence is not None else 0
+
     async def openings(self, server: str, database: str) -> list[tuple[Token, str]]:
         """Ask the server's agent for what its copy has replayed."""
         answer = await self._agents.call(server, "GET", f"/v1/copy/{database}/openings", timeout=0.5)

@@ -38,6 +38,9 @@ class Peers(Protocol):
     def lost(self) -> frozenset[str]:
         """Servers whose tenure was taken or given back."""
 
+    def tenure_epoch(self, server: str) -> int:
+        """Which tenure the server is in: grows when it is acquired, taken or given back."""
+
     async def openings(self, server: str, database: str) -> list[tuple[Token, str]]:
         """The openings that the server's copy has replayed. Raises Unavailable."""
 
@@ -69,6 +72,7 @@ class SetKeeper:
         self._move = move
         self._waits: dict[str, tuple[float, int]] = {}
         self._relapses: dict[str, int] = {}
+        self._shrunk_in: dict[str, int] = {}
         self._quiet_until: dict[str, float] = {}
         self.positions: Positions | None = None
 
@@ -104,6 +108,12 @@ class SetKeeper:
 
     async def tick(self) -> None:
         """Look once, and take one step if one is due."""
+        for server, epoch in list(self._shrunk_in.items()):
+            if self._peers.tenure_epoch(server) != epoch:
+                # It was not slow but going down: its tenure ended. Back in a new one, it is asked in at once.
+                del self._shrunk_in[server]
+                self._quiet_until.pop(server, None)
+                self._relapses[server] -= 1
         self.positions = await self._engine.positions()
         step = setpolicy.next_step(self._view(self.positions))
         match step:
@@ -156,6 +166,7 @@ class SetKeeper:
                 return
             relapses = self._relapses[step.server] = self._relapses.get(step.server, 0) + 1
             self._quiet_until[step.server] = self._clock.boottime() + setpolicy.quiet_after(relapses)
+            self._shrunk_in[step.server] = self._peers.tenure_epoch(step.server)
         self.held = await self._writer.change(
             self.held, lambda location: transitions.shrunk(location, step.server, reason=step.reason)
         )

@@ -136,6 +136,11 @@ class OrganizationView:
         guid = self._addresses.get(address.lower())
         return None if guid is None else self.mailboxes.get(guid)
 
+    def mailbox_by_alias(self, alias: str) -> Mailbox | None:
+        """The mailbox with that alias, in any case."""
+        wanted = alias.lower()
+        return next((one for one in self.mailboxes.values() if one.alias.lower() == wanted), None)
+
     def dag_of(self, server: str) -> DatabaseAvailabilityGroup | None:
         """The DAG that has the server as a member."""
         return next((dag for dag in self.dags.values() if server in dag.members), None)

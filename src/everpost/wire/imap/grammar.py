@@ -33,6 +33,7 @@ class Words:
     """A cursor over a command."""
 
     def __init__(self, command: Command) -> None:
+        self.command = command
         self._text = command.text
         self._literals = list(command.literals)
         self._at = 0

@@ -1,4 +1,4 @@
-"""Cuts a client's bytes into commands, literals included. The same bytes give the same commands however they are cut."""
+"""Cuts a client's bytes into commands, literals included; the same bytes give the same commands however cut."""
 
 from __future__ import annotations
 

@@ -1,0 +1,49 @@
+"""The client access process of a host: IMAP on its two ports."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from pathlib import Path
+
+from everpost.cli.role import run_role
+from everpost.clientaccess.imap import ImapServer
+from everpost.clientaccess.session import Services
+from everpost.clock import SystemClock
+from everpost.directory.passwords import Verifier
+from everpost.log import configure
+from everpost.net import tls
+from everpost.net.listen import Listener
+from everpost.settings import DEFAULT_PATH, ServerSettings, load
+
+STOP_LIMIT = 1.0
+"""Seconds; sessions have no end of their own, so clients are simply left."""
+
+
+async def run(settings: ServerSettings) -> None:
+    """Until SIGTERM."""
+    async with run_role(settings) as role:
+        context = tls.server_context(settings.tls_dir)
+        services = Services(role.store, role.organization, Verifier(), SystemClock(), context)
+        server = ImapServer(services)
+        listeners = []
+        for port, encrypted in ((settings.ports.imap, False), (settings.ports.imaps, True)):
+            listener = Listener(server.handle, role.authority, context if encrypted else None)
+            await listener.start(settings.address, port)
+            listeners.append(listener)
+        await role.stop.wait()
+        for listener in listeners:
+            await listener.stop(STOP_LIMIT)
+
+
+def main() -> None:
+    """`python -m everpost.cli.clientaccess --config PATH`."""
+    parser = argparse.ArgumentParser(prog="everpost-clientaccess")
+    parser.add_argument("--config", type=Path, default=DEFAULT_PATH)
+    settings = load(parser.parse_args().config)
+    configure(settings.log_format)
+    asyncio.run(run(settings))
+
+
+if __name__ == "__main__":
+    main()

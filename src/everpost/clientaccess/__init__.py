@@ -1,0 +1,1 @@
+"""Client access: IMAP sessions that outlive a move or failover of the mailbox's database."""
