@@ -26,7 +26,7 @@ USER = "everpost" if os.geteuid() == 0 else None
 """Who runs PostgreSQL: as root a user of its own, else oneself."""
 
 _SKIPS = pytest.StashKey[Counter[str]]()
-_REAL_PARTS = {"hosts", "etcd", "as_everpost", "organisation"}
+_REAL_PARTS = {"hosts", "server", "etcd", "members", "single", "as_everpost", "organisation"}
 
 
 def _rank(item: pytest.Item) -> int:

@@ -44,7 +44,7 @@ async def test_one_voter_becomes_three_and_one_again_while_it_is_written_to(memb
         assert sorted(member.name for member in found) == ["EX01", "EX02", "W"]
         assert not any(member.learner for member in found)
         own = members.url("EX02")
-        assert list(await membership.endpoints(own))[0] == own
+        assert next(iter(await membership.endpoints(own))) == own
         await membership.grow([members.voter("EX02")], members.start_joining)  # again: nothing to do
 
         directory.set_endpoints(await membership.endpoints(members.url("EX01")))

@@ -161,7 +161,9 @@ class Rounds:
         heal = self.kinds[kind](server)
         time.sleep(hold)
         heal()
-        took = self._o.wait(self._whole, WHOLE_LIMIT, f"round {number} ({kind} on {server.name}, {hold} s): whole again")
+        took = self._o.wait(
+            self._whole, WHOLE_LIMIT, f"round {number} ({kind} on {server.name}, {hold} s): whole again"
+        )
         return f"{kind} on {server.name} for {hold} s, whole after {took:.1f} s"
 
     def _whole(self) -> bool:

@@ -210,9 +210,7 @@ async def test_idle_sessions_are_woken(store: PostgresStore) -> None:
 
 async def test_deliveries_in_parallel_get_one_uid_each(store: PostgresStore) -> None:
     began = time.monotonic()
-    await asyncio.gather(
-        *(store.deliver([Delivery(mailbox=BOX, operation_id=op(), raw=RAW)]) for _ in range(500))
-    )
+    await asyncio.gather(*(store.deliver([Delivery(mailbox=BOX, operation_id=op(), raw=RAW)]) for _ in range(500)))
     print(f"{500 / (time.monotonic() - began):.0f} deliveries/s")
     inbox = await store.get_folder(BOX, "INBOX")
     snapshot = await store.snapshot(BOX, inbox.id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Sequence
 from datetime import UTC, date, datetime, timedelta, timezone
@@ -245,5 +246,5 @@ def format_set(numbers: Sequence[int]) -> bytes:
 
 def in_order(numbers: Sequence[int]) -> bytes:
     """Numbers as a set that keeps their order (UIDPLUS maps one set onto another)."""
-    ascending = all(one < two for one, two in zip(numbers, numbers[1:], strict=False))
+    ascending = all(one < two for one, two in itertools.pairwise(numbers))
     return format_set(numbers) if ascending else b",".join(b"%d" % number for number in numbers)
