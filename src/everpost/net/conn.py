@@ -1,7 +1,9 @@
 """A client's connection: reading with limits, and a last look before every write (architecture 3.8).
 
 What a host computed while it held its tenure must not leave it after it lost it, and not after it was frozen and
-resumed in a later tenure either. So each piece of work begins with a `Permit`, and every write checks it again.
+resumed in a later tenure either. So each piece of work begins with a `Permit`, and every write checks it again. A
+tenure that only lapsed (its renewals were late, nobody took it) comes back under the same epoch: until then a write
+waits, and nothing is written.
 """
 
 from __future__ import annotations
@@ -9,6 +11,14 @@ from __future__ import annotations
 import asyncio
 import ssl
 from typing import Protocol
+
+SLICE = 256 * 1024
+"""Bytes between two looks at the tenure: what waits behind a slow client is checked again before it goes on."""
+HOLD_LIMIT = 30.0
+"""Seconds a write waits for a lapsed tenure to come back; clients bear that, and see no error."""
+HOLD_STEP = 0.05
+STALL_LIMIT = 1800.0
+"""Seconds a client may leave a slice unread (RFC 3501 5.4 allows half an hour)."""
 
 
 class NotServing(ConnectionError):
@@ -33,12 +43,16 @@ class Permit:
         self._epoch = authority.tenure_epoch()
 
     def valid(self) -> bool:
-        """Whether that very tenure still holds."""
-        return self._authority.tenure_epoch() == self._epoch and self._authority.serving()
+        """Whether that very tenure still holds. The epoch is looked at last: it is published before its deadline."""
+        return self._authority.serving() and not self.over()
+
+    def over(self) -> bool:
+        """Whether another tenure began: this one never holds again."""
+        return self._authority.tenure_epoch() != self._epoch
 
 
 class Connection:
-    """Streams of one client with guarded writes."""
+    """Streams of one client with guarded writes. Everything it sends goes through `before_write`."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, authority: Serving, *, encrypted: bool
@@ -64,16 +78,32 @@ class Connection:
         async with asyncio.timeout(limit):
             return await self._reader.read(65536)
 
+    async def before_write(self, permit: Permit) -> None:
+        """Returns when `permit` holds. Raises NotServing when it never will again, or not within HOLD_LIMIT."""
+        if permit.valid():
+            return
+        loop = asyncio.get_running_loop()
+        end = loop.time() + HOLD_LIMIT
+        while not permit.valid():
+            if permit.over() or loop.time() >= end:
+                raise NotServing("the tenure under which this was computed is over")
+            await asyncio.sleep(HOLD_STEP)
+
     async def write(self, data: bytes, permit: Permit) -> None:
-        """Send, if the tenure of `permit` still holds; otherwise NotServing, and nothing is sent. A whole host that
-        was frozen resumes exactly here: the check is the last thing before the socket."""
-        if not permit.valid():
-            raise NotServing("the tenure under which this was computed is over")
-        self._writer.write(data)
-        await self._writer.drain()
+        """Send when the tenure of `permit` holds; NotServing, and nothing more is sent, if it is over. A whole host
+        that was frozen resumes exactly here: the check is the last thing before the socket. Returns when the client
+        has taken nearly all of it; raises TimeoutError if it takes nothing for STALL_LIMIT."""
+        for start in range(0, len(data), SLICE):
+            await self.before_write(permit)
+            self._writer.write(data if len(data) <= SLICE else data[start : start + SLICE])
+            async with asyncio.timeout(STALL_LIMIT):
+                await self._writer.drain()
 
     async def start_tls(self, context: ssl.SSLContext) -> None:
-        """Upgrade after STARTTLS."""
+        """Upgrade after STARTTLS. Bytes that came in plain text behind it would count as said under TLS (command
+        injection): raises ConnectionError. What a caller has read already it must drop itself."""
+        if self._reader._buffer:  # type: ignore[attr-defined]  # streams have no public way to ask
+            raise ConnectionResetError("plain text behind STARTTLS")
         await self._writer.start_tls(context)
         self.encrypted = True
 
