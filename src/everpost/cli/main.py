@@ -50,6 +50,10 @@ def _dispatch(argv: list[str]) -> int:
             from everpost.cli import server
 
             return server.main(argv[1:])
+        case "demo":
+            from everpost.lab import demo
+
+            return demo.main(argv[1:])
         case "shell":
             return _shell(argv[1:])
         case "help":

@@ -1,0 +1,1 @@
+"""Load generators: processes of their own that use nothing but the standard library and never our client code."""
