@@ -241,20 +241,16 @@ def test_the_preferred_member_is_asked_first_and_who_failed_last() -> None:
     gateway.worked("c")
     assert gateway.choose() == "c"
     gateway.set_endpoints([])
-    assert gateway.endpoints == ("a", "b", "c")
+    assert list(gateway.endpoints) == ["a", "b", "c"]
     gateway.set_endpoints(["d", "a", "d"])
-    assert gateway.endpoints == ("d", "a")
+    assert list(gateway.endpoints) == ["d", "a"]
 
 
 def test_events_that_come_again_or_go_back_in_time_are_left_out() -> None:
     order = _Order(10)
     told = [("a", 9), ("a", 10), ("a", 11), ("b", 11), ("a", 11), ("a", 12), ("b", 11), ("b", 13)]
-    assert [one for one in told if order.new(Entry(one[0], b"", one[1]))] == [
-        ("a", 11),
-        ("b", 11),
-        ("a", 12),
-        ("b", 13),
-    ]
+    kept = [one for one in told if order.new(Entry(one[0], b"", one[1]))]
+    assert kept == [("a", 11), ("b", 11), ("a", 12), ("b", 13)]
 
 
 def test_keys_are_bytes_for_the_gateway() -> None:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from everpost.directory import joining, keys
+from everpost.directory.interface import Entry
 from everpost.directory.memory import MemoryDirectory
 from everpost.directory.schema import decode
 from everpost.errors import AlreadyExists, OutcomeUnknown, Refused
@@ -70,13 +71,31 @@ async def test_a_name_that_is_no_host_name_is_refused(name: str) -> None:
         await joining.redeem(directory, await invite(directory), host(name), now=NOW)
 
 
+class Slow(MemoryDirectory):
+    """Others get their turn between reading and writing."""
+
+    async def list(self, prefix: str) -> tuple[list[Entry], int]:
+        found = await super().list(prefix)
+        await asyncio.sleep(0.01)
+        return found
+
+
 async def test_of_two_with_one_token_one_comes_in() -> None:
-    directory = MemoryDirectory()
+    directory = Slow()
     secret = await invite(directory)
     results = await asyncio.gather(
         *(joining.redeem(directory, secret, host(name), now=NOW) for name in ("EX02", "EX03")), return_exceptions=True
     )
     assert sorted(type(result).__name__ for result in results) == ["NoneType", "Refused"]
+
+
+async def test_of_two_with_one_name_one_comes_in() -> None:
+    directory = Slow()
+    secrets = [await invite(directory), await invite(directory)]
+    results = await asyncio.gather(
+        *(joining.redeem(directory, secret, host(), now=NOW) for secret in secrets), return_exceptions=True
+    )
+    assert sorted(type(result).__name__ for result in results) == ["AlreadyExists", "NoneType"]
 
 
 @pytest.mark.parametrize("effect", [True, False])

@@ -85,3 +85,31 @@ async def test_a_learner_that_never_started_is_not_promoted(members: Members, mo
         assert not any(member.learner for member in await membership.members())
     finally:
         await directory.close()
+
+
+@pytest.mark.fault
+async def test_a_learner_that_stopped_is_not_promoted(members: Members, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With two voters of which one does not run, no write would be possible."""
+    monkeypatch.setattr("everpost.directory.membership.ADD_LIMIT", 4.0)
+    members.found("EX01")
+    directory = members.directory("EX01")
+    membership = members.membership(directory)
+    voter = members.voter("EX02")
+
+    async def start_and_freeze(name: str, join: JoinCluster) -> None:
+        await members.start_joining(name, join)
+        async with asyncio.timeout(20):
+            while not any(member.name == name for member in await membership.members()):
+                await asyncio.sleep(0.02)
+        members.freeze(name)
+
+    try:
+        with pytest.raises(Unavailable):
+            await membership.add(voter.name, voter.peer_url, voter.client_url, start_and_freeze)
+        assert [member.learner for member in await membership.members() if member.name == "EX02"] == [True]
+        assert (await directory.txn({}, {"/a": b"1"}, attempt=5.0)).succeeded
+        members.resume("EX02")
+        await membership.add(voter.name, voter.peer_url, voter.client_url, members.start_joining)
+        assert not any(member.learner for member in await membership.members())
+    finally:
+        await directory.close()

@@ -130,6 +130,8 @@ class Tenure:
                 ready = await before_renew()
                 sent = self._clock.boottime()  # read before sending: what is confirmed is worth HOLD from here
                 confirmed = ready and await self._renew()
+                if self._stopped:
+                    break  # it is being given back: nobody is to hear of a new deadline
                 if confirmed:
                     await on_confirmed(self._validity.deadline(sent), self.epoch)
                     self._confirm(sent)
