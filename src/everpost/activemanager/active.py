@@ -30,6 +30,7 @@ class ActiveDuty:
 
     def __init__(self, database: str, engine: Engine, host: Host, held: Held, now: float) -> None:
         self.token: Token = held.location.token
+        self.tenure_epoch = host.own_tenure()
         self._database = database
         self._engine = engine
         self._host = host

@@ -15,6 +15,7 @@ from typing import Protocol
 from everpost.activemanager import transitions
 from everpost.activemanager.activation import Activation, NotComplete, Prepare
 from everpost.activemanager.active import ActiveDuty
+from everpost.activemanager.decide import RESTART
 from everpost.activemanager.passive import PassiveDuty
 from everpost.activemanager.record import Held, LocationWriter, Superseded
 from everpost.activemanager.synchronous import Peers
@@ -45,6 +46,9 @@ class Host(Protocol):
 
     def tenure_valid(self) -> bool:
         """Whether this server holds its tenure now."""
+
+    def own_tenure(self) -> int:
+        """The epoch of this server's tenure."""
 
     def copies(self, database: str) -> tuple[str, ...]:
         """Servers with a copy, by activation preference."""
@@ -165,13 +169,16 @@ class CopyController:
                 await self._restart(held)
                 return
         assert self.active is not None
+        if self.active.tenure_epoch != self._host.own_tenure():
+            await self._again(held, f"{RESTART}: this server lost its tenure and acquired a new one")
+            return
         await self.active.adopt(held)
         if not await self.engine.alive():
             self.active = None
             await self._restart(held)
             return
         if await self.engine.waits_were_cancelled():
-            await self._again(held, "restart: a wait for the set was cancelled")
+            await self._again(held, f"{RESTART}: a wait for the set was cancelled")
             return
         if self.active.cannot_write():
             await self._hand_over(held, "it cannot commit on its own disk")
@@ -184,7 +191,7 @@ class CopyController:
         ours = await self.engine.openings()
         recorded = [(opening.token, opening.nonce) for opening in held.location.openings]
         if ours != recorded:
-            await self._again(held, "restart: its openings are not the recorded ones")
+            await self._again(held, f"{RESTART}: its openings are not the recorded ones")
             raise Superseded("The copy is activated anew.")
         self._begin_duty(held)
         assert self.active is not None
@@ -205,7 +212,7 @@ class CopyController:
         if recent and held.location.set:
             await self._hand_over(held, "its postmaster died twice within a minute")
         else:
-            await self._again(held, "restart: the postmaster was gone")
+            await self._again(held, f"{RESTART}: the postmaster was gone")
 
     async def _again(self, held: Held, reason: str) -> None:
         self.active = None
@@ -273,7 +280,7 @@ class CopyController:
         target = location.target
         if self.active is None or self.active.token != location.token:
             # The agent was restarted in the middle; a fresh activation finds out what the files are.
-            await self._again(held, "restart: it was not open when a move was asked for")
+            await self._again(held, f"{RESTART}: it was not open when a move was asked for")
             return
         if target is not None and not any(member.server == target for member in location.set):
             self.held = await self._host.writer.change(

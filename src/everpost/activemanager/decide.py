@@ -14,6 +14,8 @@ from everpost.model.tenure import TenureState
 
 RESTART_LIMIT = 2.0
 """Seconds that an active's own restart may take before another copy is activated (decisions: Engines)."""
+RESTART = "restart"
+"""How the reason of an activation begins that a copy's own agent began for its own copy."""
 ACTIVATION_LIMIT = 30.0
 """Seconds after which an activation, or a move, that did not come to an end is given to the next copy."""
 RETRY_REFUSED = 10.0
@@ -112,7 +114,7 @@ def _for_activating(view: View, database: DatabaseView) -> Activate | None:
         if action is None and database.seen_for > RETRY_REFUSED:
             return _new_round(view, database)
         return action
-    limit = RESTART_LIMIT if location.reason.startswith("restart") else ACTIVATION_LIMIT
+    limit = RESTART_LIMIT if location.reason.startswith(RESTART) else ACTIVATION_LIMIT
     if database.seen_for > limit:
         ranking = bestcopy.rank(view, database, avoid=location.active)
         others = [candidate for candidate in ranking.candidates if candidate.server != location.active]

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
+
+import msgspec
 
 from everpost.activemanager.view import DatabaseView, ServerView, View
 from everpost.directory import keys
@@ -11,6 +14,8 @@ from everpost.directory.schema import decode
 from everpost.model.database import CopyStatus, Location, MailboxDatabase, Progress
 from everpost.model.server import DatabaseAvailabilityGroup
 from everpost.model.tenure import FencingRecord, PamRecord, TenureRecord
+
+log = logging.getLogger(__name__)
 
 
 class Live:
@@ -29,7 +34,11 @@ class Live:
             return None
         known = self._decoded.get(key)
         if known is None or known[0] != entry.revision:
-            known = (entry.revision, decode(kind, entry.value))
+            try:
+                known = (entry.revision, decode(kind, entry.value))
+            except msgspec.MsgspecError as error:
+                log.error("the document at %s cannot be read: %s", key, error)
+                return None
             self._decoded[key] = known
         return known[1], entry.revision
 

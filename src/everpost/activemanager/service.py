@@ -255,7 +255,16 @@ class ActiveManager:
                 name for name in going if (held := self.held(name)) is not None and held.location.active == self.me
             ]
             await self.clock.sleep(0.02)
+
+    def shut_page(self) -> None:
+        """Nothing that was open here counts as open any more, and no role may answer."""
         self._page.set_deadline(0.0, 0)
+        for database in self._organization.databases.values():
+            self._page.set_database(database.number, epoch=0, single=True)
+
+    def own_tenure(self) -> int:
+        """Which tenure this server is in: what was opened in an earlier one is activated anew."""
+        return self._tenure.epoch
 
     # -- loops --------------------------------------------------------------------------------------------------
 

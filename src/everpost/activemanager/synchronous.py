@@ -8,6 +8,7 @@ without it, so whatever process dies between two steps, a commit is never acknow
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
@@ -27,6 +28,7 @@ UNMEETABLE = "everpost_probe"
 GROW_LIMIT = 1.5
 """Seconds a grow may take before the names go back to the recorded set; commits may stall this long at most."""
 POLL = 0.005
+ASK_POLL = 0.05
 
 
 class Peers(Protocol):
@@ -160,7 +162,7 @@ class SetKeeper:
     async def _shrink(self, step: setpolicy.Shrink) -> None:
         database = self.location.database
         if step.ask:
-            verdict = await self._peers.stall_verdict(database, step.server, setpolicy.PAM_ANSWER)
+            verdict = await self._verdict(database, step.server)
             if verdict == "move":
                 await self._move(step.server)
                 return
@@ -183,6 +185,16 @@ class SetKeeper:
             set=[member.server for member in self.location.set],
             reason=step.reason,
         )
+
+    async def _verdict(self, database: str, server: str) -> str | None:
+        """PAM's word, waited for only until the member's server loses its tenure: then there is nothing to ask."""
+        asking = asyncio.ensure_future(self._peers.stall_verdict(database, server, setpolicy.PAM_ANSWER))
+        try:
+            while not asking.done() and server not in self._peers.lost():
+                await asyncio.wait({asking}, timeout=ASK_POLL)
+            return asking.result() if asking.done() else None
+        finally:
+            asking.cancel()
 
     async def _grow(self, member: Member) -> None:
         began = self._clock.boottime()

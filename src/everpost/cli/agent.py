@@ -213,6 +213,8 @@ class Agent:
                 await tenure.renew_forever(before_renew, on_confirmed)
             except TenureLost:
                 fact(log, "tenure lost", level=logging.ERROR, server=self.settings.name, epoch=tenure.epoch)
+                if self.manager is not None:
+                    self.manager.shut_page()  # before a new tenure could make old epochs look confirmed
                 self._wake_manager()
             except WardenChanged as error:
                 # The new warden killed every postmaster that the old one left; a new agent begins with its identity.
@@ -226,6 +228,8 @@ class Agent:
         """SIGTERM: what is active here is handed over or closed, then the tenure is given back."""
         if self.manager is not None and self.tenure is not None and self.tenure.valid():
             await self.manager.shut_down(limit=15.0)
+            await self.tenure.stop()  # no renewal may set the deadline again behind this
+            self.manager.shut_page()
             await self.tenure.release()
 
 

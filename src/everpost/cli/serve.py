@@ -112,6 +112,8 @@ class Child:
                 start_new_session=True,
                 preexec_fn=_die_with_parent,
                 cwd="/",
+                # etcd reads ETCD_* variables beside its flags and refuses to start when they differ.
+                env={name: value for name, value in os.environ.items() if not name.startswith("ETCD_")},
             )
         self._pid_file.write_text(f"{self.process.pid} {_start_time(self.process.pid)}")
         fact(log, "child started", child=self.name, pid=self.process.pid)

@@ -19,7 +19,7 @@ from everpost.directory.etcd import EtcdDirectory
 from everpost.directory.etcdserver import EtcdMemberSpec
 from everpost.directory.membership import JoinCluster, Membership
 from everpost.directory.schema import GenerationDocument, OrganizationDocument, OrganizationView, encode
-from everpost.errors import EverpostError, NotFound, Refused
+from everpost.errors import EverpostError, NotFound
 from everpost.log import fact
 from everpost.model.server import DatabaseAvailabilityGroup, Server
 from everpost.settings import ServerSettings
@@ -105,13 +105,15 @@ class VoterKeeper:
         """Another agent tells this host to start its member; what an earlier membership left is wiped."""
         path = wiring.etcd_file(self._settings)
         known = etcdserver.load(path)
-        if known is not None and any(url == known.peer_url for _, url in join.initial_cluster) and known.existing:
+        if known is not None and known.member == join.member:
             return  # asked a second time: it is starting
-        place = self._member_directory(join.directory)
-        if known is not None:
-            raise Refused(f"{self._settings.name} runs a member already.", remedy="Remove it from the cluster first.")
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # A folder for each membership: what an earlier one left can neither be mistaken for it nor stop its start.
+        root = self._member_directory(join.directory)
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in root.glob("member*"):
+            shutil.rmtree(old, ignore_errors=True)
+        place = root / f"member-{join.member}"
+        place.mkdir(mode=0o700)
         spec = EtcdMemberSpec(
             name=self._settings.name,
             address=self._settings.address,
@@ -122,6 +124,7 @@ class VoterKeeper:
             initial_cluster=join.initial_cluster,
             existing=True,
             token=join.token,
+            member=join.member,
         )
         etcdserver.save(spec, path)
         fact(log, "directory member starts", directory=str(place))

@@ -28,6 +28,7 @@ class EtcdMemberSpec(msgspec.Struct, frozen=True, kw_only=True):
     existing: bool
     token: str
     fsync: bool = True
+    member: str = ""
 
     @property
     def peer_url(self) -> str:

@@ -37,6 +37,7 @@ class JoinCluster(msgspec.Struct, frozen=True, kw_only=True):
     initial_cluster: tuple[tuple[str, str], ...]
     token: str
     directory: str | None = None
+    member: str = ""
 
 
 class NewVoter(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,7 +102,9 @@ class Membership:
             return True
         elif not mine.name:
             names = [(member.name or name, member.peer_url) for member in members]
-            await start(name, JoinCluster(initial_cluster=tuple(names), token=self._token, directory=directory))
+            await start(
+                name, JoinCluster(initial_cluster=tuple(names), token=self._token, directory=directory, member=mine.id)
+            )
         elif await self._caught_up(client_url):
             await self._change("promote", {"ID": mine.id})
         return False

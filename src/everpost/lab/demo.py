@@ -50,7 +50,8 @@ class Load:
         self.ledgers: dict[str, Path] = {}
         self._processes: list[Process] = []
 
-    def _start(self, name: str, module: str, *arguments: str) -> None:
+    def start_one(self, name: str, module: str, *arguments: str) -> None:
+        """Start one generator; its ledger carries its name."""
         ledger = self._host.root / f"{name}.ledger"
         argv = [
             sys.executable,
@@ -79,9 +80,9 @@ class Load:
                     arguments += ["--own", self._own]
                 if server.name == "EX02":
                     arguments.append("--large")
-                self._start(f"hub-{server.name}-{name}", "deliver", *arguments)
+                self.start_one(f"hub-{server.name}-{name}", "deliver", *arguments)
             users = ",".join(f"{user}@{DOMAIN}" for name in DATABASES for user in USERS[name])
-            self._start(
+            self.start_one(
                 f"sessions-{server.name}", "sessions", "--host", server.host.address, "--port", str(imaps),
                 "--ca", str(self.ca), "--users", users, "--password", PASSWORD,
             )  # fmt: skip
