@@ -28,11 +28,13 @@ _CONSTANTS: dict[str, Any] = {"$true": True, "$false": False, "$null": None}
 
 @dataclass(frozen=True)
 class Token:
-    """A word or a sign (`|`, `,`, `;`). `quoted`: it was in quotes, so it is text whatever it looks like."""
+    """A word or a sign (`|`, `,`, `;`). `quoted`: it began with a quote, so it is text whatever it looks like;
+    `quote_at`: where in `text` the first quoted piece begins, -1 if there is none."""
 
     text: str
     quoted: bool = False
     sign: bool = False
+    quote_at: int = -1
 
 
 @dataclass
@@ -67,9 +69,11 @@ def tokens(line: str) -> list[Token]:
 def _word(line: str, at: int) -> tuple[Token, int]:
     text: list[str] = []
     quoted = line[at] in "\"'"
+    quote_at = -1
     while at < len(line) and line[at] not in " \t\r\n|,;":
         if line[at] in "\"'":
             quote = line[at]
+            quote_at = len(text) if quote_at < 0 else quote_at
             at += 1
             while True:
                 if at >= len(line):
@@ -84,7 +88,7 @@ def _word(line: str, at: int) -> tuple[Token, int]:
         else:
             text.append(line[at])
             at += 1
-    return Token("".join(text), quoted), at
+    return Token("".join(text), quoted, quote_at=quote_at), at
 
 
 def _value(token: Token) -> Any:
@@ -139,8 +143,9 @@ def _call(words: list[Token]) -> Call:
             name, colon, rest = token.text[1:].partition(":")
             if name.lower() in (known.lower() for known in call.named):
                 raise Refused(f"-{name} was given twice.")
-            if rest:
-                value, at = _list(Token(rest), words, at)
+            quoted = token.quote_at == len(name) + 2  # `-Name:'...'`, empty or looking like a constant as it may
+            if rest or (colon and quoted):
+                value, at = _list(Token(rest, quoted), words, at)
             elif colon or (at < len(words) and not words[at].sign and not _is_name(words[at])):
                 if at >= len(words):
                     raise Refused(f"-{name}: is without a value.")
