@@ -28,7 +28,7 @@ def one(line: str) -> parse.Call:
             [],
             {"Name": "E14-DAG", "WitnessServer": "EX10-CAHT", "WitnessDirectory": "/var/lib/fsw", "Verbose": True},
         ),
-        ("Get-Mailbox \u2013Identity \u201cE14 DAG\u201d -Status", "Get-Mailbox", [], {"Identity": "E14 DAG", "Status": True}),
+        ("Get-X \u2013Identity \u201cE14 DAG\u201d -Status", "Get-X", [], {"Identity": "E14 DAG", "Status": True}),
         ("X -Confirm:$false -A:'it''s' b,c , d", "X", [["b", "c", "d"]], {"Confirm": False, "A": "it's"}),
         ("X -N $null -5 # a comment", "X", ["-5"], {"N": None}),
         ("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX02", "Move-ActiveMailboxDatabase", ["MB01"],
