@@ -16,8 +16,8 @@ from everpost.net import tls
 from everpost.net.listen import Listener
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
 
-STOP_LIMIT = 1.0
-"""Seconds; sessions have no end of their own, so clients are simply left."""
+STOP_LIMIT = 3.0
+"""Seconds in which commands under way are answered before their clients are told BYE."""
 
 
 async def run(settings: ServerSettings) -> None:
@@ -32,8 +32,8 @@ async def run(settings: ServerSettings) -> None:
             await listener.start(settings.address, port)
             listeners.append(listener)
         await role.stop.wait()
-        for listener in listeners:
-            await listener.stop(STOP_LIMIT)
+        server.stop()
+        await asyncio.gather(*(listener.stop(STOP_LIMIT) for listener in listeners))
 
 
 def main() -> None:

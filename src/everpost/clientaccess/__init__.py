@@ -1,1 +1,1 @@
-"""Client access: IMAP sessions that outlive a move or failover of the mailbox's database."""
+"""Client access: IMAP sessions over the store. A session outlives a move or failover of its database."""

@@ -1,4 +1,4 @@
-"""One IMAP conversation: input, dispatch, answers. The commands are in modules by subject.
+"""State of one IMAP conversation, and how it reaches client and store. The loop is in `imap`, commands by subject.
 
 A command stalls while its database moves and then answers; it is never answered NO for that (some clients throw their
 copy of a folder away on a NO). Every answer is written under the tenure that was held when its command began.
@@ -6,46 +6,50 @@ copy of a folder away on a NO). Every answer is written under the tenure that wa
 
 from __future__ import annotations
 
-import logging
 import ssl
 import uuid
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from everpost.clientaccess.selected import Selected
+from everpost.clientaccess.recent import Recents
+from everpost.clientaccess.view import Diverged, FolderView, Update
 from everpost.clock import Clock
-from everpost.errors import EverpostError
 from everpost.model.recipient import Mailbox, MailboxRef
 from everpost.net.conn import Connection, Permit
-from everpost.store.interface import FolderExists, NoSuchFolder, Store, StoreUnavailable
-from everpost.wire.imap.grammar import BadSyntax, Words
-from everpost.wire.imap.reader import Command, CommandReader, Continue, Fault
-
-log = logging.getLogger(__name__)
+from everpost.store.interface import NoSuchFolder, Store
+from everpost.wire.imap import respond, verbs
+from everpost.wire.imap.reader import CommandReader
+from everpost.wire.imap.verbs import State
 
 STALL_LIMIT = 600.0
 """Seconds a command waits for its database; then BYE."""
-IDLE_LIMIT = 1860.0
-"""RFC 3501 5.4: at least 30 minutes."""
 LOGIN_LIMIT = 180.0
-LITERAL_BEFORE_LOGIN = 8192
-LITERAL_LIMIT = 64 * 1024 * 1024
-BAD_BEFORE_LOGIN = 3
-BAD_AFTER_LOGIN = 20
+"""Seconds of silence before log-in."""
+QUIET_LIMIT = 1860.0
+"""Seconds of silence afterwards (RFC 3501 5.4: at least 30 minutes)."""
+LITERALS_BEFORE_LOGIN = 8192
+LITERALS_AFTER_LOGIN = verbs.APPEND_LIMIT + 64 * 1024
+MOST_SESSIONS = 100
+"""Of one user: clients open one per folder and device, and come back before their old ones are gone (findings: H7)."""
 
 
 class Recipients(Protocol):
     """Who there is (`directory.schema.OrganizationView`)."""
 
-    def mailbox_by_address(self, address: str) -> Mailbox | None: ...
-    def mailbox_by_alias(self, alias: str) -> Mailbox | None: ...
+    def mailbox_by_address(self, address: str) -> Mailbox | None:
+        """By SMTP address, in any case."""
+
+    def mailbox_by_alias(self, alias: str) -> Mailbox | None:
+        """By alias, in any case."""
 
 
 class Passwords(Protocol):
     """`directory.passwords.Verifier`."""
 
-    async def verify(self, password_hash: str | None, password: str) -> bool: ...
+    async def verify(self, password_hash: str | None, password: str) -> bool:
+        """Whether it is right; None, there is no such user, takes as long as a wrong one."""
 
 
 @dataclass(frozen=True)
@@ -57,186 +61,155 @@ class Services:
     passwords: Passwords
     clock: Clock
     context: ssl.SSLContext | None
+    recents: Recents = field(default_factory=Recents)
+    users: Counter[str] = field(default_factory=Counter)
 
 
 class No(Exception):
-    """The command fails: NO with this text, response code included."""
+    """The command fails: NO, with a response code if it has one."""
+
+    def __init__(self, words: str, code: str = "") -> None:
+        super().__init__(words)
+        self.answer = (f"[{code}] " if code else "").encode() + respond.text(words)
 
 
 class Bye(Exception):
-    """The conversation ends with this text."""
+    """The conversation ends with these words."""
 
-
-Handler = Callable[["Session", Words], Awaitable[str]]
+    def __init__(self, words: str, code: bytes = b"") -> None:
+        super().__init__(words)
+        self.words = words
+        self.code = code
 
 
 class Session:
-    """State of one conversation."""
+    """One conversation."""
 
     def __init__(self, services: Services, connection: Connection) -> None:
         self.services = services
         self.connection = connection
-        self.reader = CommandReader(LITERAL_BEFORE_LOGIN)
+        self.reader = CommandReader(LITERALS_BEFORE_LOGIN)
+        self.permit: Permit = connection.permit()
         self.user: Mailbox | None = None
-        self.selected: Selected | None = None
+        self.view: FolderView | None = None
         self.condstore = False
+        self.failures = 0
         self.ended = False
-        self.out = bytearray()
-        self.uid_command = False
-        self._permit: Permit = connection.permit()
-        self._bad = 0
-
-    # -- what commands use --------------------------------------------------------------------------------------
+        self._out: list[bytes] = []
+        self._synced_at = 0.0
 
     @property
-    def mailbox(self) -> MailboxRef:
+    def state(self) -> State:
+        """RFC 3501 3."""
+        if self.user is None:
+            return State.NOT_AUTHENTICATED
+        return State.AUTHENTICATED if self.view is None else State.SELECTED
+
+    @property
+    def store(self) -> Store:
+        return self.services.store
+
+    @property
+    def box(self) -> MailboxRef:
         """Where the user's mail is."""
-        assert self.user is not None
+        assert self.user is not None, "a command of an authenticated state"
         return MailboxRef(self.user.database, self.user.guid)
 
+    @property
+    def folder(self) -> FolderView:
+        """The selected folder."""
+        assert self.view is not None, "a command of the selected state"
+        return self.view
+
+    def writable_folder(self) -> FolderView:
+        """The selected folder, if it was not opened by EXAMINE. Raises No."""
+        if self.folder.read_only:
+            raise No("The folder is open for reading only", "CANNOT")
+        return self.folder
+
     def deadline(self) -> float:
-        """Until when this command may stall."""
+        """Until when the command that begins now may stall."""
         return self.services.clock.boottime() + STALL_LIMIT
 
     @staticmethod
     def operation() -> str:
-        """A fresh operation id."""
-        return uuid.uuid4().hex
+        """A fresh operation id: whatever repeats the operation, it is done once."""
+        return str(uuid.uuid4())
 
-    def folder(self, *, writable: bool = False) -> Selected:
-        """The selected folder. Raises No."""
-        assert self.selected is not None
-        if writable and self.selected.read_only:
-            raise No("[READ-ONLY] the folder was opened by EXAMINE")
-        return self.selected
+    # -- the client -------------------------------------------------------------------------------------------------
 
-    def renew_permit(self) -> None:
-        """A new answer begins (IDLE's news)."""
-        self._permit = self.connection.permit()
+    def say(self, *lines: bytes) -> None:
+        """Add to what is written next."""
+        self._out += lines
 
-    async def flush(self) -> None:
-        """Write what has been collected."""
-        if self.out:
-            data = bytes(self.out)
-            self.out.clear()
-            await self.connection.write(data, self._permit)
+    async def flush(self) -> bool:
+        """Write all that was said, at once, if the tenure under which it was computed still holds; False: nothing."""
+        if not self._out:
+            return False
+        data = b"".join(self._out)
+        self._out.clear()
+        await self.connection.write(data, self.permit)
+        return True
 
-    async def line(self, limit: float) -> bytes:
-        """A plain line from the client."""
+    async def begin(self) -> None:
+        """A new answer begins: under the tenure that holds now."""
+        self.permit = await self.connection.granted()
+
+    async def line(self, limit: float | None) -> bytes:
+        """A plain line from the client, apart from commands. Raises ConnectionResetError at the end, TimeoutError
+        after `limit` seconds of silence."""
         while (found := self.reader.take_line()) is None:
             data = await self.connection.read(limit)
             if not data:
-                raise ConnectionResetError("closed")
+                raise ConnectionResetError("the client left")
             self.reader.feed(data)
         return found
 
-    async def catch_up(self, *, expunge: bool) -> None:
-        """Tell what happened in the selected folder. EXPUNGE only where no sequence numbers are in use."""
-        selected = self.selected
-        if selected is None:
+    # -- the selected folder ----------------------------------------------------------------------------------------
+
+    async def sync(self, *, expunge: bool, older_than: float = 0.0) -> None:
+        """Learn what happened in the selected folder and say it. `expunge` False where the client counts on its
+        message numbers. Nothing is asked if that was done in the last `older_than` seconds. Raises Bye."""
+        view = self.view
+        now = self.services.clock.boottime()
+        if view is None or (older_than and now - self._synced_at < older_than):
             return
         try:
-            changes = await self.services.store.changes(
-                self.mailbox, selected.folder.id, selected.modseq, deadline=self.deadline()
+            changes = await self.store.changes(
+                self.box, view.folder_id, view.highest_modseq, deadline=now + STALL_LIMIT
             )
+            self._tell(view, view.apply(changes, expunge=expunge))
+            if not view.agrees(changes.folder):
+                snapshot = await self.store.snapshot(self.box, view.folder_id, deadline=now + STALL_LIMIT)
+                self._tell(view, view.apply(view.difference(snapshot), expunge=expunge))
         except NoSuchFolder:
-            raise Bye("the selected folder was deleted") from None
-        self.out += selected.apply(changes, condstore=self.condstore, with_uid=self.uid_command)
-        if expunge:
-            self.out += selected.expunge()
+            raise Bye("The selected folder was deleted") from None
+        except Diverged as error:
+            raise Bye(error.what) from None
+        self._synced_at = now
 
-    # -- the conversation ---------------------------------------------------------------------------------------
+    def _tell(self, view: FolderView, update: Update) -> None:
+        if update.expunged:
+            self.say(respond.expunges(update.expunged))
+        if update.exists is not None:
+            uids = list(view.uids)
+            view.recent |= self.services.recents.claim(self.box.guid, view.folder_id, uids, keep=not view.read_only)
+            self.say(b"* %d EXISTS\r\n* %d RECENT\r\n" % (update.exists, len(view.recent)))
+        if update.keywords:
+            self.tell_flags()
+        self.tell_changed(update.changed, with_uid=False)
 
-    async def run(self, greeting: bytes, table: dict[str, tuple[Handler, str]]) -> None:
-        """Until the client leaves or is told to."""
-        self.out += greeting
-        await self.flush()
-        while not self.ended:
-            event = self.reader.next_event()
-            if event is None:
-                try:
-                    data = await self.connection.read(IDLE_LIMIT if self.user is not None else LOGIN_LIMIT)
-                except TimeoutError:
-                    self.renew_permit()
-                    self.out += b"* BYE you were quiet for too long\r\n"
-                    await self.flush()
-                    return
-                if not data:
-                    return
-                self.reader.feed(data)
-                continue
-            self.renew_permit()
-            try:
-                await self._on_event(event, table)
-            except (Bye, StoreUnavailable) as error:
-                self.out += b"* BYE " + _text(str(error)) + b"\r\n"
-                self.ended = True
-            await self.flush()
+    def tell_flags(self) -> None:
+        """FLAGS and PERMANENTFLAGS: at SELECT, and when a keyword is new."""
+        view = self.folder
+        self.say(respond.flags(view.keywords), respond.permanent_flags(view.keywords, read_only=view.read_only))
 
-    async def _on_event(self, event: Command | Continue | Fault, table: dict[str, tuple[Handler, str]]) -> None:
-        match event:
-            case Continue():
-                self.out += b"+ go ahead\r\n"
-            case Fault(text, fatal, tag):
-                self.out += (tag or b"*") + b" BAD " + _text(text) + b"\r\n"
-                if fatal:
-                    raise Bye("the input cannot be followed any more")
-            case Command():
-                await self._on_command(event, table)
-
-    async def _on_command(self, command: Command, table: dict[str, tuple[Handler, str]]) -> None:
-        words = Words(command)
-        tag = b"*"
-        try:
-            tag = words.tag()
-            words.space()
-            verb = words.word()
-            self.uid_command = verb == "UID"
-            if self.uid_command:
-                words.space()
-                verb = "UID " + words.word()
-            status = await self._dispatch(verb, words, table)
-        except BadSyntax as error:
-            status = f"BAD {error.what}"
-            self._count_bad()
-        except No as error:
-            status = f"NO {error}"
-        except NoSuchFolder as error:
-            status = f"NO [NONEXISTENT] {error.what}"
-        except FolderExists as error:
-            status = f"NO [ALREADYEXISTS] {error.what}"
-        except StoreUnavailable:
-            raise
-        except EverpostError as error:
-            log.error("%s: %s", tag.decode("ascii", "replace"), error)
-            status = "NO [SERVERBUG] see the server's log"
-        if status:  # STARTTLS answered before the upgrade
-            self.out += tag + b" " + _text(status) + b"\r\n"
-
-    async def _dispatch(self, verb: str, words: Words, table: dict[str, tuple[Handler, str]]) -> str:
-        found = table.get(verb)
-        if found is None:
-            raise BadSyntax(f"{verb} is not known")
-        handler, state = found
-        if state == "new" and self.user is not None:
-            raise BadSyntax("you are logged in already")
-        if state in ("user", "selected") and self.user is None:
-            raise BadSyntax("log in first")
-        if state == "selected" and self.selected is None:
-            raise BadSyntax("select a folder first")
-        return await handler(self, words)
-
-    def _count_bad(self) -> None:
-        self._bad += 1
-        if self._bad >= (BAD_BEFORE_LOGIN if self.user is None else BAD_AFTER_LOGIN):
-            raise Bye("too many commands that are not understood")
-
-    def logged_in(self, mailbox: Mailbox) -> None:
-        """From now on larger literals are taken."""
-        self.user = mailbox
-        self._bad = 0
-        self.reader.limit = LITERAL_LIMIT
-
-
-def _text(text: str) -> bytes:
-    return text.replace("\r", " ").replace("\n", " ").encode("utf-8", "replace")
+    def tell_changed(self, uids: Iterable[int], *, with_uid: bool, flags: bool = True) -> None:
+        """An untagged FETCH for each; `flags` False says the MODSEQ alone."""
+        view = self.folder
+        for uid in uids:
+            at = view.index(uid)
+            if at is not None:
+                modseq = view.modseqs[at] if self.condstore else None
+                shown = view.shown_flags(at) if flags else None
+                self.say(respond.fetch_changed(at + 1, uid if with_uid else None, shown, modseq))

@@ -73,8 +73,19 @@ class Connection:
         """To be taken before an answer is computed."""
         return Permit(self._authority)
 
-    async def read(self, limit: float) -> bytes:
-        """The next bytes; b"" at the end. Raises TimeoutError after `limit` seconds."""
+    async def granted(self) -> Permit:
+        """A permit that holds now, waited for at most HOLD_LIMIT: what is computed without one is for nobody. Raises
+        NotServing."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + HOLD_LIMIT
+        while not (permit := self.permit()).valid():
+            if loop.time() >= end:
+                raise NotServing("this host holds no tenure")
+            await asyncio.sleep(HOLD_STEP)
+        return permit
+
+    async def read(self, limit: float | None) -> bytes:
+        """The next bytes; b"" at the end. Raises TimeoutError after `limit` seconds (None: waits)."""
         async with asyncio.timeout(limit):
             return await self._reader.read(65536)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
-from everpost.wire.imap.grammar import BadSyntax, Words
+from everpost.wire.imap.grammar import BadSyntax, Words, quote
+
+_PLAIN = re.compile(rb'[^\x00-\x20\x7f-\xff(){%*"\\\]\[]+')
 
 MACROS = {
     "ALL": ("FLAGS", "INTERNALDATE", "RFC822.SIZE", "ENVELOPE"),
@@ -75,6 +78,10 @@ def _item(words: Words) -> Item:
     raise BadSyntax("that cannot be fetched")
 
 
+def _label(name: bytes) -> bytes:
+    return name.upper() if _PLAIN.fullmatch(name) else quote(name)
+
+
 def _section(words: Words, *, peek: bool) -> Item:
     numbers: list[int] = []
     text = ""
@@ -104,7 +111,9 @@ def _section(words: Words, *, peek: bool) -> Item:
                 names.append(words.astring())
                 words.accept(b" ")
             fields = frozenset(name.lower() for name in names)
-            label += b" (" + b" ".join(name.upper() for name in names) + b")"
+            if not names:
+                raise BadSyntax("HEADER.FIELDS of nothing")
+            label += b" (" + b" ".join(_label(name) for name in names) + b")"
     words.expect(b"]")
     if text == "MIME" and not numbers:
         raise BadSyntax("MIME belongs to a part")

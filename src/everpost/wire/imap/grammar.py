@@ -20,6 +20,9 @@ _SET = re.compile(rb"(?:\d{1,10}|\*)(?::(?:\d{1,10}|\*))?(?:,(?:\d{1,10}|\*)(?::
 _TAG = re.compile(rb'[^\x00-\x20\x7f(){%*"\\+]+')
 _DATETIME = re.compile(r"^([ \d]\d)-(\w{3})-(\d{4}) (\d\d):(\d\d):(\d\d) ([+-])(\d\d)(\d\d)$")
 _MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+LARGEST = (1 << 63) - 1
+LONGEST_FLAG = 100
+MOST_FLAGS = 200
 STAR = 0
 """`*` in a set: the largest number there is."""
 
@@ -34,7 +37,6 @@ class Words:
     """A cursor over a command."""
 
     def __init__(self, command: Command) -> None:
-        self.command = command
         self._text = command.text
         self._literals = list(command.literals)
         self._at = 0
@@ -93,7 +95,11 @@ class Words:
         return self.atom().decode("ascii", "replace").upper()
 
     def number(self) -> int:
-        return int(self._match(_NUMBER, "a number"))
+        """Of at most 63 bits (RFC 7162 7)."""
+        found = int(self._match(_NUMBER, "a number"))
+        if found > LARGEST:
+            raise BadSyntax("the number is too large")
+        return found
 
     def string(self) -> bytes:
         """Quoted or literal."""
@@ -117,6 +123,14 @@ class Words:
     def is_string(self) -> bool:
         """Whether a string comes next."""
         return self._text[self._at : self._at + 1] in (b'"', MARK)
+
+    def is_literal(self) -> bool:
+        """Whether a literal comes next."""
+        return self._text[self._at : self._at + 1] == MARK
+
+    def attribute(self) -> str:
+        """A flag or an attribute of a folder, known or not."""
+        return self._match(_FLAG, "an attribute").decode("latin-1")
 
     def astring(self) -> bytes:
         return self.string() if self.is_string() else self._match(_ASTRING, "a string")
@@ -157,21 +171,23 @@ class Words:
 
     def flags(self) -> frozenset[str]:
         """`(\\Seen $Junk)`, or without parentheses as STORE allows."""
-        if not self.accept(b"("):
-            found = {self.flag()}
+        found: set[str] = set()
+        if self.accept(b"("):
+            while not self.accept(b")"):
+                found.add(self.flag())
+                self.accept(b" ")
+        else:
+            found.add(self.flag())
             while not self.at_end():
                 self.space()
                 found.add(self.flag())
-            return frozenset(found)
-        found = set()
-        while not self.accept(b")"):
-            found.add(self.flag())
-            self.accept(b" ")
+        if len(found) > MOST_FLAGS or any(len(flag) > LONGEST_FLAG for flag in found):
+            raise BadSyntax("too many flags, or too long ones")
         return frozenset(found)
 
     def date_time(self) -> datetime:
         found = _DATETIME.match(self.string().decode("ascii", "replace"))
-        if found is None or found[2].lower() not in _MONTHS:
+        if found is None or found[2].lower() not in _MONTHS or not 1900 <= int(found[3]) <= 9990:
             raise BadSyntax("that is no date and time")
         offset = timedelta(hours=int(found[8]), minutes=int(found[9]))
         try:

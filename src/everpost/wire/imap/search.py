@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
-import quopri
-import re
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
-from email.header import decode_header
-from email.utils import parsedate_to_datetime
 from typing import Any
 
 from everpost.wire.imap.grammar import BadSyntax, NumberSet, Words
+from everpost.wire.imap.searchtext import body_text, fold, header_text, header_values, sent
 
 _FLAG_KEYS = {
     "ANSWERED": "\\Answered",
@@ -22,6 +17,8 @@ _FLAG_KEYS = {
     "SEEN": "\\Seen",
 }
 _HEADER_KEYS = ("BCC", "CC", "FROM", "SUBJECT", "TO")
+CHARSETS = ("US-ASCII", "UTF-8")
+"""What CHARSET may name; anything else is answered BADCHARSET."""
 MOST_DEPTH = 50
 
 
@@ -115,11 +112,7 @@ def _key(words: Words, depth: int) -> Key:
 
 
 def _text(text: bytes) -> str:
-    return _fold(text.decode("utf-8", "replace"))
-
-
-def _fold(text: str) -> str:
-    return text.casefold()
+    return fold(text.decode("utf-8", "replace"))
 
 
 def needs(key: Key) -> set[str]:
@@ -133,6 +126,14 @@ def needs(key: Key) -> set[str]:
     if key.name in kinds:
         found.add(kinds[key.name])
     return found
+
+
+def split(key: Key) -> tuple[Key, Key]:
+    """(what flags and numbers alone decide, the rest); a message is found when both match."""
+    children = key.children if key.name == "AND" else (key,)
+    light = tuple(child for child in children if not needs(child))
+    heavy = tuple(child for child in children if needs(child))
+    return Key("AND", None, light), Key("AND", None, heavy)
 
 
 def uses_modseq(key: Key) -> bool:
@@ -187,13 +188,14 @@ def matches(key: Key, message: Subject, largest_number: int, largest_uid: int) -
             when = message.internal_date.astimezone(UTC).date() if message.internal_date else None
             return _compare(key.name, when, key.value)
         case "SENTBEFORE" | "SENTON" | "SENTSINCE":
-            return _compare(key.name[4:], _sent(message.header), key.value)
+            return _compare(key.name[4:], sent(message.header), key.value)
         case "HEADER":
-            return _header_matches(message.header, *key.value)
+            field, wanted = key.value
+            return any(wanted in value for value in header_values(message.header, field))
         case "BODY":
             return key.value in body_text(message.raw)
         case "TEXT":
-            return key.value in _fold(header_text(message.header)) or key.value in body_text(message.raw)
+            return key.value in header_text(message.raw) or key.value in body_text(message.raw)
     return False
 
 
@@ -201,69 +203,3 @@ def _compare(name: str, when: date | None, wanted: date) -> bool:
     if when is None:
         return False
     return {"BEFORE": when < wanted, "ON": when == wanted, "SINCE": when >= wanted}[name]
-
-
-def _fields(header: bytes) -> list[tuple[bytes, bytes]]:
-    unfolded = re.sub(rb"\r?\n[ \t]+", b" ", header)
-    found = []
-    for line in unfolded.split(b"\n"):
-        name, colon, value = line.partition(b":")
-        if colon:
-            found.append((name.strip().lower(), value.strip()))
-    return found
-
-
-def decoded(value: bytes) -> str:
-    """A header's value with its encoded words decoded (RFC 2047)."""
-    text = value.decode("utf-8", "replace")
-    if "=?" not in text:
-        return text
-    out = []
-    try:
-        for part, charset in decode_header(text):
-            if isinstance(part, bytes):
-                try:
-                    out.append(part.decode(charset or "ascii", "replace"))
-                except LookupError:
-                    out.append(part.decode("latin-1"))
-            else:
-                out.append(part)
-    except (ValueError, binascii.Error):
-        return text
-    return "".join(out)
-
-
-def header_text(header: bytes) -> str:
-    """All fields, decoded."""
-    return "\n".join(f"{name.decode('latin-1')}: {decoded(value)}" for name, value in _fields(header))
-
-
-def _header_matches(header: bytes, field: bytes, wanted: str) -> bool:
-    return any(name == field and wanted in _fold(decoded(value)) for name, value in _fields(header))
-
-
-def _sent(header: bytes) -> date | None:
-    for name, value in _fields(header):
-        if name == b"date":
-            try:
-                found = parsedate_to_datetime(value.decode("ascii", "replace"))
-                return found.date()
-            except (ValueError, IndexError, TypeError, OverflowError):
-                return None
-    return None
-
-
-def body_text(raw: bytes) -> str:
-    """The raw text, and what base64 or quoted-printable text parts say, folded for comparison."""
-    texts = [_fold(raw.decode("utf-8", "replace"))]
-    lower = raw.lower()
-    if b"quoted-printable" in lower:
-        texts.append(_fold(quopri.decodestring(raw).decode("utf-8", "replace")))
-    if b"base64" in lower:
-        for block in re.findall(rb"\r?\n\r?\n([A-Za-z0-9+/=\r\n]{4,})", raw):
-            compact = re.sub(rb"[\r\n]", b"", block)
-            try:
-                texts.append(_fold(base64.b64decode(compact + b"=" * (-len(compact) % 4)).decode("utf-8", "replace")))
-            except (binascii.Error, ValueError):
-                continue
-    return "\n".join(texts)
