@@ -19,7 +19,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import hypothesis
 import pytest
+
+assert hypothesis  # imported late, deep in the stack, it may fail on Debian's Python 3.11.2
 
 CI = os.environ.get("CI", "").lower() in ("1", "true", "yes")
 USER = "everpost" if os.geteuid() == 0 else None
