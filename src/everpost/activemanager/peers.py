@@ -41,7 +41,7 @@ class Agents:
                 return body
         except EverpostError:
             raise
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RuntimeError) as error:
             raise Unavailable(
                 f"The agent of {server} does not answer ({type(error).__name__}).",
                 remedy=f"See whether {server} runs and can be reached.",

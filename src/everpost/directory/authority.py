@@ -140,7 +140,7 @@ class RoleAuthority:
             ) as answer:
                 body = await answer.json() if answer.status == 200 else None
                 return isinstance(body, dict) and body.get("confirmed") is True
-        except (aiohttp.ClientError, TimeoutError, OSError, ValueError):
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, RuntimeError):
             return False
 
     async def close(self) -> None:

@@ -46,7 +46,16 @@ class MemberError(Exception):
 
 CONNECT_ERRORS = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
 """The request was not sent."""
-MEMBER_ERRORS = (MemberError, WrongCluster, aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError)
+MEMBER_ERRORS = (
+    MemberError,
+    WrongCluster,
+    aiohttp.ClientError,
+    TimeoutError,
+    OSError,
+    ValueError,
+    KeyError,
+    RuntimeError,  # aiohttp's word for reading on from a connection that was closed at this moment
+)
 """Another member should be asked."""
 
 
