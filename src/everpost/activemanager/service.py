@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 DECIDE_EVERY = 0.1
 STATUS_EVERY = 1.0
+STATUS_LOOK = 0.1
 REACH = 0.5
 """Seconds PAM gives an agent to answer when it must say who is out of reach."""
 
@@ -306,15 +307,21 @@ class ActiveManager:
 
     async def _publish_forever(self) -> None:
         last = b""
+        shown: list[tuple[object, ...]] = []
+        at = 0.0
         while True:
-            try:
-                value = encode(self.statuses())
-                if value != last:
+            rows = self.statuses()
+            # A new state or incarnation is told at once, as others wait for it; positions once a second.
+            facts: list[tuple[object, ...]] = [(row.database, row.state, row.incarnation, row.token) for row in rows]
+            value = encode(rows)
+            due = facts != shown or self.clock.boottime() - at >= STATUS_EVERY
+            if due and value != last:
+                try:
                     await self._directory.txn(self._own_guard(), {keys.status(self.me): value})
-                    last = value
-            except (OutcomeUnknown, Unavailable):
-                last = b""
-            await self.clock.sleep(STATUS_EVERY)
+                    last, shown, at = value, facts, self.clock.boottime()
+                except (OutcomeUnknown, Unavailable):
+                    last = b""
+            await self.clock.sleep(STATUS_LOOK)
 
     async def _manage_copies_forever(self, group: asyncio.TaskGroup) -> None:
         while True:

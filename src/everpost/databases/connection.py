@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 else:
     Connection = asyncpg.Connection  # subscriptable in its stubs only
 
+_LOST = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError)
 ANSWER = 1.5
 """Seconds after which a question to the own PostgreSQL counts as unanswered."""
 
@@ -72,7 +73,7 @@ class Line:
                 raise Unavailable(f"PostgreSQL on port {self._port} did not answer within {limit} s.")
             try:
                 return task.result()
-            except (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError) as error:
+            except _LOST as error:
                 self.drop()
                 raise Unavailable(f"PostgreSQL on port {self._port} went away: {error}.") from error
             except asyncpg.PostgresError as error:

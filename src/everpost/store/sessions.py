@@ -33,7 +33,13 @@ RETRY = 0.02
 """Seconds between tries while the location is open but does not answer yet."""
 SILENCE = 0.25
 """Seconds between looks whether the location moved while an operation is under way."""
-_LOST = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)
+_LOST = (
+    OSError,
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InternalClientError,  # what the driver says of a connection that broke between two statements
+)
 _AGAIN = (
     asyncpg.UniqueViolationError,  # the first try of this very operation was committed meanwhile
     asyncpg.DeadlockDetectedError,
@@ -227,6 +233,10 @@ class Databases:
             raise
         except _LOST as error:
             raise Moved(str(error)) from error
+        except Exception as error:
+            if session.connection.is_closed():
+                raise Moved(f"{type(error).__name__} on a lost connection: {error}") from error
+            raise
         finally:
             pool.give(session, broken=broken)
         if write:
