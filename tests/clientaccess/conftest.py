@@ -92,7 +92,7 @@ class Serving:
     def client(self, *, login: bool = True) -> imaplib.IMAP4:
         client = imaplib.IMAP4("127.0.0.1", self.port, timeout=20)
         if login:
-            client.login("anna@contoso.com", client._quote(PASSWORD))  # type: ignore[attr-defined]
+            client.login("anna@contoso.com", PASSWORD)
         return client
 
 
@@ -105,7 +105,7 @@ def certificates() -> Iterator[Path]:
         authority.save(folder)
         key = tls.new_key()
         (folder / "host.key").write_bytes(tls.private_pem(key))
-        (folder / "host.crt").write_bytes(authority.sign(key.public_key(), "EX01", ["127.0.0.1"]))
+        (folder / "host.crt").write_bytes(authority.sign(key.public_key(), "EX01", ["127.0.0.1"], ["localhost"]))
         yield folder
 
 

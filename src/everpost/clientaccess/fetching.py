@@ -106,6 +106,12 @@ async def _send(session: Session, indexes: Sequence[int], items: Sequence[Item])
                 session.say(_line(at, MessageData(uid=view.uids[at]), renderers))
         return view.any_gone(indexes)
     places = {view.uids[at]: at for at in indexes}
+    cut = len(indexes) == 1 and Part.RAW in parts and any(item.partial is not None for item in items)
+    if cut:
+        known = session.services.contents.get(session.box, view.folder_id, view.uids[indexes[0]], parts)
+        if known is not None:
+            session.say(_line(indexes[0], known, renderers))
+            return False
     found = 0
     async for batch in session.store.fetch(
         session.box, view.folder_id, list(places), parts, deadline=session.deadline()
@@ -113,6 +119,8 @@ async def _send(session: Session, indexes: Sequence[int], items: Sequence[Item])
         await session.flush()
         found += len(batch)
         session.say(*[_line(places[data.uid], data, renderers) for data in batch])
+        if cut and batch:
+            session.services.contents.keep(session.box, view.folder_id, batch[0], parts)
     return found < len(places)
 
 

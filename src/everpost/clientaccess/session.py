@@ -13,6 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from everpost.clientaccess.contents import Contents
 from everpost.clientaccess.recent import Recents
 from everpost.clientaccess.view import Diverged, FolderView, Update
 from everpost.clock import Clock
@@ -62,6 +63,7 @@ class Services:
     clock: Clock
     context: ssl.SSLContext | None
     recents: Recents = field(default_factory=Recents)
+    contents: Contents = field(default_factory=Contents)
     users: Counter[str] = field(default_factory=Counter)
 
 

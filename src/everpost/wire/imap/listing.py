@@ -93,9 +93,7 @@ def parse_plain(words: Words) -> List:
 def matches(pattern: str, name: str) -> bool:
     """Whether a name fits: `*` stands for anything, `%` for anything without "/". INBOX in any case. Takes time in
     proportion to both lengths, whatever the pattern."""
-    if name == "INBOX" or name.startswith("INBOX/"):
-        upper = pattern[:5].upper()
-        pattern = upper + pattern[5:] if upper == "INBOX" else pattern
+    folded = 5 if name == "INBOX" or name.startswith("INBOX/") else 0
     reached = {0}
     for ch in _shortest(pattern):
         if ch == "*":
@@ -109,7 +107,10 @@ def matches(pattern: str, name: str) -> bool:
                         at += 1
             reached = spread
         else:
-            reached = {at + 1 for at in reached if at < len(name) and name[at] == ch}
+            upper = ch.upper()
+            reached = {
+                at + 1 for at in reached if at < len(name) and (name[at] == ch or (at < folded and name[at] == upper))
+            }
         if not reached:
             return False
     return len(name) in reached
