@@ -1,20 +1,19 @@
 """Fault rounds on a real organisation: two servers and a witness, writers that never stop (issue: Stage A).
 
-`EVERPOST_ROUNDS` raises their number for a long run; the seed is printed, so that a failure can be repeated with
-`python -m tests.faults.rounds --rounds N --seed S`.
+`EVERPOST_ROUNDS` and `EVERPOST_SEED` make a longer or another run; `python -m tests.faults.rounds --rounds N --seed S`
+is the same with its progress shown. The seed fixes the faults and their order; when exactly each strikes is chance.
 """
 
 from __future__ import annotations
 
 import os
-import random
 
 import pytest
 
 from .rounds import run
 
 ROUNDS = int(os.environ.get("EVERPOST_ROUNDS", "50"))
-SEED = int(os.environ.get("EVERPOST_SEED", str(random.SystemRandom().randrange(1_000_000))))
+SEED = int(os.environ.get("EVERPOST_SEED", "2026"))
 
 
 @pytest.mark.fault
