@@ -1,25 +1,50 @@
-"""A store on a real PostgreSQL, opened as an activation opens it."""
+"""A store on a real PostgreSQL, opened as an activation opens it, and the authority that says where it is."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import pwd
 import shutil
 import tempfile
 import time
-from collections.abc import AsyncIterator
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
+import asyncpg
 import pytest
+import pytest_asyncio
 
 from everpost.databases.engine import PostgresEngine
 from everpost.model.authority import NotConfirmed
 from everpost.model.database import Location, LocationState, Member, Opening, Token
+from everpost.model.recipient import MailboxRef
 from everpost.net import tls
-from everpost.store.migrate import migrate
+from everpost.store.interface import Store
+from everpost.store.memory import MemoryStore
+from everpost.store.migrate import migrate, scripts
 from everpost.store.postgres import PostgresStore
 from tests.databases.conftest import Host, not_root
 
 __all__ = ["not_root"]
+
+
+@contextmanager
+def as_user() -> Iterator[None]:
+    """PostgreSQL refuses root: as root, act as user `everpost`."""
+    if os.geteuid() != 0:
+        yield
+        return
+    user = pwd.getpwnam("everpost")
+    os.setresgid(user.pw_gid, user.pw_gid, 0)
+    os.setresuid(user.pw_uid, user.pw_uid, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+        os.setresgid(0, 0, 0)
 
 
 async def prepare(connection: object, lossy: bool) -> None:
@@ -27,11 +52,13 @@ async def prepare(connection: object, lossy: bool) -> None:
 
 
 class OneServer:
-    """An engine that can be activated again, and the authority that says where it is."""
+    """An engine that can be activated again. `port` is where clients are sent: a test may put a proxy there."""
 
     def __init__(self, host: Host) -> None:
         self.host = host
         self.engine: PostgresEngine = host.engine()
+        self.port = host.port
+        self.generation = 1
         self.epoch = 0
         self.state = LocationState.CLOSED
         self.unconfirmed = 0
@@ -40,27 +67,28 @@ class OneServer:
 
     async def open(self, *, lossy: bool = False) -> None:
         self.epoch += 1
-        token = Token(1, self.epoch)
-        await self.host.client.deadline(time.clock_gettime(time.CLOCK_BOOTTIME) + 120)
+        token = Token(self.generation, self.epoch)
+        await self.host.client.deadline(time.clock_gettime(time.CLOCK_BOOTTIME) + 600)
         if self.epoch == 1:
             await self.engine.create()
         await self.engine.start(None)
         await self.engine.follow(None)
         received = await self.engine.received()
-        await self.engine.mark(token, f"n{self.epoch}")
+        nonce = uuid.uuid4().hex
+        await self.engine.mark(token, nonce)
         promoted = await self.engine.promote(token, received)
-        opening = Opening(token, "EX01", promoted.timeline, promoted.begin_lsn, f"n{self.epoch}", lossy)
+        opening = Opening(token, "EX01", promoted.timeline, promoted.begin_lsn, nonce, lossy)
         await self.engine.record_opening(opening, prepare)
         await self.engine.admit(True)
-        self.state = LocationState.OPEN
-        self._tell()
+        self.say(LocationState.OPEN)
 
     async def crash(self) -> None:
-        self.state = LocationState.ACTIVATING
-        self._tell()
+        self.say(LocationState.ACTIVATING)
         await self.engine.kill()
 
-    def _tell(self) -> None:
+    def say(self, state: LocationState) -> None:
+        """The location has that state now."""
+        self.state = state
         self._changed.set()
         self._changed = asyncio.Event()
 
@@ -70,12 +98,11 @@ class OneServer:
         return True
 
     def location(self, database: str) -> Location | None:
-        return Location(
-            database=database, active="EX01", token=Token(1, self.epoch), state=self.state, set=(Member("EX02", "b"),)
-        )
+        token = Token(self.generation, self.epoch)
+        return Location(database=database, active="EX01", token=token, state=self.state, set=(Member("EX02", "b"),))
 
     def endpoint(self, database: str) -> tuple[str, int] | None:
-        return ("127.0.0.1", self.host.port) if self.state is LocationState.OPEN else None
+        return ("127.0.0.1", self.port) if self.state is LocationState.OPEN else None
 
     async def location_changed(self, database: str, seen: Location | None, timeout: float) -> Location | None:
         changed = self._changed
@@ -94,13 +121,13 @@ class OneServer:
         self.confirmed += 1
 
 
-@pytest.fixture
-async def server(not_root: None) -> AsyncIterator[OneServer]:
+@asynccontextmanager
+async def one_server() -> AsyncIterator[OneServer]:
     root = Path(tempfile.mkdtemp(prefix="everpost-test-", dir="/var/tmp"))
     host = Host(root, "EX01", tls.create_authority("Test"))
     host.start_warden()
-    one = OneServer(host)
     try:
+        one = OneServer(host)
         await one.open()
         yield one
     finally:
@@ -109,7 +136,49 @@ async def server(not_root: None) -> AsyncIterator[OneServer]:
 
 
 @pytest.fixture
+async def server(not_root: None) -> AsyncIterator[OneServer]:
+    """A server of one test alone."""
+    async with one_server() as one:
+        yield one
+
+
+@pytest.fixture
 async def store(server: OneServer) -> AsyncIterator[PostgresStore]:
     made = PostgresStore(server, tls.client_context(server.host.tls))
     yield made
     await made.close()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def module_server() -> AsyncIterator[OneServer]:
+    with as_user():
+        async with one_server() as one:
+            yield one
+
+
+async def empty(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """No mail, and the schema as it should be."""
+    await connection.execute("alter role everpost_store reset all")
+    for script in scripts():
+        await connection.execute(script)
+    for row in await connection.fetch("select tablename from pg_tables where schemaname = 'everpost_mail'"):
+        await connection.execute(f"truncate everpost_mail.{row['tablename']}")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module", params=["memory", "postgres"])
+async def any_store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
+    """Each kind of store, shared by the tests of a module; each test takes a mailbox of its own."""
+    if request.param == "memory":
+        yield MemoryStore()
+        return
+    with as_user():
+        async with one_server() as one:
+            made = PostgresStore(one, tls.client_context(one.host.tls))
+            yield made
+            await made.close()
+
+
+@pytest.fixture
+def box() -> MailboxRef:
+    """A new mailbox."""
+    return MailboxRef("MB01", str(uuid.uuid4()))

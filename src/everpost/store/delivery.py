@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from everpost.store.interface import Delivery
-from everpost.store.sessions import Connection, Databases
+from everpost.store.interface import Delivery, StoreUnavailable
+from everpost.store.sessions import Connection, Databases, remaining
 from everpost.wire.mime import summarize
 
 CHUNK = 512 * 1024
@@ -17,39 +17,102 @@ GROUP_MESSAGES = 200
 GROUP_BYTES = 8 * 1024 * 1024
 GROUPS = 2
 """Transactions of one database under way at a time from one process: one commits while another one writes."""
+OFF_LOOP = 256 * 1024
+"""Bytes from which a scan is done in a thread, so that it does not hold up other connections."""
+
+_DELIVER = "select everpost_mail.deliver($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)"
 
 
-def columns(raws: Sequence[bytes]) -> tuple[list[Any], ...]:
-    """Messages as arrays for the SQL functions: sizes, headers, envelopes, bodies, bodystructures, structures,
-    chunk_of (1-based), chunk_data."""
-    sizes: list[Any] = []
-    headers: list[Any] = []
-    envelopes: list[Any] = []
-    bodies: list[Any] = []
-    bodystructures: list[Any] = []
-    structures: list[Any] = []
-    chunk_of: list[Any] = []
-    chunk_data: list[Any] = []
-    for number, raw in enumerate(raws, 1):
-        summary = summarize(raw)
-        sizes.append(summary.size)
-        headers.append(raw[: summary.header_size])
-        envelopes.append(summary.envelope)
-        bodies.append(summary.body)
-        bodystructures.append(summary.bodystructure)
-        structures.append(summary.structure)
-        for start in range(0, len(raw), CHUNK):
-            chunk_of.append(number)
-            chunk_data.append(raw[start : start + CHUNK])
-    return sizes, headers, envelopes, bodies, bodystructures, structures, chunk_of, chunk_data
+class Packed:
+    """Messages as the SQL functions take them, one list per column.
+
+    `content_of` has an entry per message: the number (from 1) of its content. The same bytes object given twice, as for
+    many recipients of one message, is one content. `sizes` to `structures` have an entry per content, the others one
+    per piece of what follows the header.
+    """
+
+    def __init__(self) -> None:
+        self.content_of: list[int] = []
+        self.sizes: list[int] = []
+        self.headers: list[bytes] = []
+        self.envelopes: list[bytes] = []
+        self.bodies: list[bytes] = []
+        self.bodystructures: list[bytes] = []
+        self.structures: list[bytes] = []
+        self.chunk_of: list[int] = []
+        self.chunk_n: list[int] = []
+        self.chunk_data: list[bytes] = []
+
+    def columns(self) -> list[list[Any]]:
+        """In the order of the SQL functions' arguments."""
+        return [
+            self.content_of,
+            self.sizes,
+            self.headers,
+            self.envelopes,
+            self.bodies,
+            self.bodystructures,
+            self.structures,
+            self.chunk_of,
+            self.chunk_n,
+            self.chunk_data,
+        ]
+
+    def add(self, other: Packed) -> None:
+        """Append the messages of another one."""
+        base = len(self.sizes)
+        for mine, theirs in zip(self.columns(), other.columns(), strict=True):
+            numbered = theirs is other.content_of or theirs is other.chunk_of
+            mine += [base + number for number in theirs] if numbered else theirs
+
+
+def pack(raws: Sequence[bytes]) -> Packed:
+    """Scan messages."""
+    packed = Packed()
+    known: dict[int, int] = {}
+    for raw in raws:
+        number = known.get(id(raw))
+        if number is None:
+            number = known[id(raw)] = len(packed.sizes) + 1
+            summary = summarize(raw)
+            packed.sizes.append(summary.size)
+            packed.headers.append(raw[: summary.header_size])
+            packed.envelopes.append(summary.envelope)
+            packed.bodies.append(summary.body)
+            packed.bodystructures.append(summary.bodystructure)
+            packed.structures.append(summary.structure)
+            for n, start in enumerate(range(summary.header_size, len(raw), CHUNK)):
+                packed.chunk_of.append(number)
+                packed.chunk_n.append(n)
+                packed.chunk_data.append(raw[start : start + CHUNK])
+        packed.content_of.append(number)
+    return packed
+
+
+async def pack_aside(raws: Sequence[bytes]) -> Packed:
+    """`pack`, in a thread if it takes long."""
+    if sum(map(len, raws)) > OFF_LOOP:
+        return await asyncio.to_thread(pack, raws)
+    return pack(raws)
 
 
 class _Waiting:
-    def __init__(self, deliveries: Sequence[Delivery], packed: tuple[list[Any], ...]) -> None:
+    """One caller's deliveries."""
+
+    def __init__(self, deliveries: Sequence[Delivery], packed: Packed, deadline: float | None) -> None:
         self.deliveries = deliveries
         self.packed = packed
-        self.size = sum(packed[0])
+        self.deadline = deadline
+        self.size = sum(packed.sizes)
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def end(self, error: BaseException | None) -> None:
+        if not self.done.done():
+            if error is None:
+                self.done.set_result(None)
+            else:
+                self.done.set_exception(error)
+                self.done.exception()  # its caller may have gone: that is no unhandled error
 
 
 class Batcher:
@@ -64,67 +127,77 @@ class Batcher:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def deliver(self, deliveries: Sequence[Delivery], deadline: float | None) -> None:
-        """Returns when all are acknowledged. A caller that gives up leaves the delivery under way: it is repeated by
-        nobody, and harmless if the client repeats it under the same ids."""
-        raws = [delivery.raw for delivery in deliveries]
-        big = sum(map(len, raws)) > 256 * 1024
-        packed = await asyncio.to_thread(columns, raws) if big else columns(raws)
-        waiting = _Waiting(deliveries, packed)
-        self._waiting.append(waiting)
-        self._start(deadline)
-        await asyncio.shield(waiting.done)
+        """Returns when all are acknowledged. Raises StoreUnavailable at the deadline: what was sent by then may have
+        happened, what still waited for its group will not."""
+        packed = await pack_aside([delivery.raw for delivery in deliveries])
+        one = _Waiting(deliveries, packed, deadline)
+        self._waiting.append(one)
+        self._start()
+        done, _ = await asyncio.wait({one.done}, timeout=remaining(deadline))
+        if not done:
+            if one in self._waiting:
+                self._waiting.remove(one)
+            raise StoreUnavailable(f"{self._database} is not available just now.", remedy="Try again in a moment.")
+        one.done.result()
 
-    def _start(self, deadline: float | None) -> None:
+    def _start(self) -> None:
         if self._running < GROUPS and self._waiting:
             group: list[_Waiting] = []
-            size = 0
-            while self._waiting and len(group) < GROUP_MESSAGES and (not group or size < GROUP_BYTES):
-                group.append(self._waiting.pop(0))
-                size += group[-1].size
+            messages = size = 0
+            while self._waiting and messages < GROUP_MESSAGES and size < GROUP_BYTES:
+                one = self._waiting.pop(0)
+                messages += len(one.deliveries)
+                size += one.size
+                group.append(one)
             self._running += 1
-            task = asyncio.create_task(self._run(group, deadline))
+            task = asyncio.create_task(self._run(group))
             self._tasks.add(task)
             task.add_done_callback(self._tasks.discard)
 
-    async def _run(self, group: list[_Waiting], deadline: float | None) -> None:
+    async def _run(self, group: list[_Waiting]) -> None:
         try:
-            touched = await self._databases.run(self._database, self._work(group), write=True, deadline=deadline)
-        except Exception as error:
-            for one in group:
-                if not one.done.done():
-                    one.done.set_exception(error)
-                    one.done.exception()  # its waiter may have gone: that is no unhandled error
-        else:
-            for folder in set(touched):
-                self._touch(self._database, folder)
-            for one in group:
-                if not one.done.done():
-                    one.done.set_result(None)
+            await self._commit(group)
         finally:
             self._running -= 1
-            self._start(deadline)
+            self._start()
+
+    async def _commit(self, group: list[_Waiting]) -> None:
+        """One transaction. If the store refuses it, each caller's deliveries are tried alone: one bad message must not
+        take others with it."""
+        deadlines = [one.deadline for one in group if one.deadline is not None]
+        latest = max(deadlines) if len(deadlines) == len(group) else None
+        try:
+            touched = await self._databases.run(self._database, self._work(group), write=True, deadline=latest)
+        except StoreUnavailable as error:
+            for one in group:
+                one.end(error)
+        except Exception as error:
+            if len(group) == 1:
+                group[0].end(error)
+            else:
+                for one in group:
+                    await self._commit([one])
+        else:
+            for folder in touched:
+                self._touch(self._database, folder)
+            for one in group:
+                one.end(None)
 
     def _work(self, group: list[_Waiting]) -> Callable[[Connection], Any]:
         deliveries = [delivery for one in group for delivery in one.deliveries]
-        merged: list[list[Any]] = [[] for _ in range(8)]
-        base = 0
+        merged = Packed()
         for one in group:
-            for column, values in zip(merged[:6], one.packed[:6], strict=True):
-                column += values
-            merged[6] += [base + owner for owner in one.packed[6]]
-            merged[7] += one.packed[7]
-            base += len(one.packed[0])
+            merged.add(one.packed)
         now = datetime.now(UTC)
         arguments = [
             [delivery.operation_id for delivery in deliveries],
             [delivery.mailbox.guid for delivery in deliveries],
             [delivery.internal_date or now for delivery in deliveries],
-            *merged,
+            *merged.columns(),
         ]
 
         async def work(connection: Connection) -> list[int]:
-            sql = "select everpost_mail.deliver($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
-            touched: list[int] = await connection.fetchval(sql, *arguments)
+            touched: list[int] = await connection.fetchval(_DELIVER, *arguments)
             return touched
 
         return work

@@ -30,6 +30,18 @@ class FolderExists(Refused):
     """A folder of that name exists (RFC 5530 ALREADYEXISTS)."""
 
 
+def first_folders() -> tuple[tuple[str, str], ...]:
+    """Name and special use (RFC 6154) of the folders that every mailbox has from the start, all subscribed."""
+    return (
+        ("INBOX", ""),
+        ("Drafts", "\\Drafts"),
+        ("Sent", "\\Sent"),
+        ("Trash", "\\Trash"),
+        ("Junk", "\\Junk"),
+        ("Archive", "\\Archive"),
+    )
+
+
 class Folder(msgspec.Struct, frozen=True, kw_only=True):
     """A folder. `id` never changes; `name` is Unicode, hierarchy separator "/", INBOX upper case.
 
@@ -153,8 +165,7 @@ class Store(Protocol):
     """
 
     async def list_folders(self, mailbox: MailboxRef, *, deadline: float | None = None) -> list[Folder]:
-        """All folders with exact counts, ordered by name. A new mailbox has INBOX, Drafts, Sent, Trash, Junk, Archive
-        (the latter with their special use)."""
+        """All folders with exact counts, ordered by name. A new mailbox has `first_folders`."""
 
     async def get_folder(self, mailbox: MailboxRef, name: str, *, deadline: float | None = None) -> Folder:
         """One folder with counts (STATUS). Raises NoSuchFolder."""
@@ -165,12 +176,14 @@ class Store(Protocol):
         """Create it and its missing parents. Raises FolderExists."""
 
     async def delete_folder(self, mailbox: MailboxRef, name: str, *, op: str, deadline: float | None = None) -> None:
-        """Delete its messages; with children it stays as a name that cannot be selected (RFC 3501 6.3.4)."""
+        """Delete its messages; with children it stays as a name that cannot be selected (RFC 3501 6.3.4). Raises
+        NoSuchFolder, and Refused for INBOX or a name that has only children."""
 
     async def rename_folder(
         self, mailbox: MailboxRef, name: str, new_name: str, *, op: str, deadline: float | None = None
     ) -> None:
-        """Rename it with its children; renaming INBOX moves its messages to a new folder (RFC 3501 6.3.5)."""
+        """Rename it with its children; renaming INBOX moves its messages to a new folder (RFC 3501 6.3.5). Raises
+        NoSuchFolder, FolderExists, and Refused for a place below itself."""
 
     async def subscribe(
         self, mailbox: MailboxRef, name: str, subscribed: bool, *, op: str, deadline: float | None = None
@@ -248,5 +261,5 @@ class Store(Protocol):
         was done before is left out. Returns when all are acknowledged."""
 
     def wake(self, mailbox: MailboxRef, folder_id: int) -> AsyncIterator[None]:
-        """Yields whenever the folder may have changed (IDLE): at once for changes made through this process, within
-        a second or so for others. Never a promise: ask `changes`."""
+        """Yields whenever the folder may have changed (IDLE): once to begin with, at once for changes made through
+        this process, within a second or so for others. Never a promise: ask `changes`."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import resources
 from typing import Any, Protocol
 
+from everpost.errors import Refused
+
 
 class Connection(Protocol):
     """What is needed of an asyncpg connection."""
@@ -13,17 +15,35 @@ class Connection(Protocol):
     async def fetchval(self, query: str, *args: Any) -> Any: ...
 
 
-VERSION = 1
+VERSION = 2
+"""Raised with every change of the scripts."""
+OLDEST = 2
+"""The scripts may be run again on any version from this one on."""
+_SCRIPTS = ("schema.sql", "folders.sql", "messages.sql", "grants.sql")
+
+
+def scripts() -> list[str]:
+    """What makes the schema, in order."""
+    return [resources.files("everpost.store").joinpath(name).read_text() for name in _SCRIPTS]
 
 
 async def migrate(connection: Connection, *, lossy: bool) -> None:
     """Create or update the schema if it is older than this release, then jump the UIDs if the activation is lossy.
 
-    Everything in schema.sql may be run again on any earlier version of it.
+    Runs after the row of `everpost.opening` was written, in its transaction: MODSEQs begin at the new epoch. A schema
+    of a newer release is left alone: what a later release adds, this one passes over. Raises Refused for one that is
+    older than OLDEST.
     """
-    known = await connection.fetchval("select obj_description(to_regnamespace('everpost_mail'))")
-    if known != f"version {VERSION}":
-        await connection.execute(resources.files("everpost.store").joinpath("schema.sql").read_text())
+    comment = await connection.fetchval("select obj_description(to_regnamespace('everpost_mail'))")
+    known = int(comment.removeprefix("version ")) if comment else None
+    if known is not None and known < OLDEST:
+        raise Refused(
+            f"The mail schema has version {known}; this release updates from {OLDEST} on.",
+            remedy="Open the database with the release between them first.",
+        )
+    if known is None or known < VERSION:
+        for script in scripts():
+            await connection.execute(script)
         await connection.execute(f"comment on schema everpost_mail is 'version {VERSION}'")
     if lossy:
         await connection.execute("select everpost_mail.lossy_jump()")

@@ -1,4 +1,4 @@
-"""The store on PostgreSQL: each operation one function of schema.sql, run wherever the database is active."""
+"""The store on PostgreSQL: each operation one SQL function, run wherever the database is active."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import asyncpg
 
 from everpost.model.authority import Authority
 from everpost.model.recipient import MailboxRef
-from everpost.store.delivery import Batcher, columns
+from everpost.store import rows as sql
+from everpost.store.delivery import Batcher, pack_aside
 from everpost.store.interface import (
     Added,
     Append,
@@ -31,27 +32,13 @@ from everpost.store.interface import (
 from everpost.store.sessions import Connection, Databases
 from everpost.store.watch import Wakers
 
-_FOLDER = """
-select f.id, f.name, f.uid_validity, f.uid_next, f.modseq as highest_modseq, f.messages as exists, f.unseen, f.deleted,
-       f.size, f.special_use, f.selectable,
-       exists (select 1 from everpost_mail.subscription s where s.mailbox = f.mailbox and s.name = f.name) as subscribed
-  from everpost_mail.folder f
-"""
 BATCH_BYTES = 4 * 1024 * 1024
-"""About how much of raw messages one batch of a fetch holds in memory."""
+"""About how much of raw messages one batch of a fetch holds in memory; two are held at a time."""
 BATCH_MESSAGES = 2000
 
 
-def _folder(row: asyncpg.Record) -> Folder:
-    return Folder(**dict(row))
-
-
-def _states(rows: Sequence[asyncpg.Record]) -> list[MessageState]:
-    return [MessageState(row["uid"], row["modseq"], frozenset(row["flags"])) for row in rows]
-
-
 class PostgresStore:
-    """`store.interface.Store` for one role process."""
+    """`store.interface.Store` for one role process. `context` shows the host's certificate to the active copy."""
 
     def __init__(self, authority: Authority, context: ssl.SSLContext) -> None:
         self._databases = Databases(authority, context)
@@ -61,127 +48,98 @@ class PostgresStore:
     async def close(self) -> None:
         """Abort all connections."""
         await self._wakers.close()
-        self._databases.close()
+        await self._databases.close()
 
     async def _read(
-        self, mailbox: MailboxRef, sql: str, *arguments: Any, deadline: float | None
+        self, mailbox: MailboxRef, query: str, *arguments: Any, deadline: float | None
     ) -> list[asyncpg.Record]:
         async def work(connection: Connection) -> list[asyncpg.Record]:
-            return await connection.fetch(sql, *arguments)
+            return await connection.fetch(query, *arguments)
 
         return await self._databases.run(mailbox.database, work, write=False, deadline=deadline)
 
-    async def _write(self, mailbox: MailboxRef, sql: str, *arguments: Any, deadline: float | None) -> dict[str, Any]:
-        async def work(connection: Connection) -> Any:
-            return await connection.fetchval(sql, *arguments)
+    async def _write(self, database: str, function: str, *arguments: Any, deadline: float | None) -> Any:
+        """Call a function of the schema: one statement, one transaction, acknowledged when this returns."""
+        places = ", ".join(f"${number + 1}" for number in range(len(arguments)))
+        query = f"select everpost_mail.{function}({places})"
 
-        answer = await self._databases.run(mailbox.database, work, write=True, deadline=deadline)
+        async def work(connection: Connection) -> Any:
+            return await connection.fetchval(query, *arguments)
+
+        return await self._databases.run(database, work, write=True, deadline=deadline)
+
+    async def _change(
+        self, mailbox: MailboxRef, function: str, op: str, *arguments: Any, deadline: float | None
+    ) -> dict[str, Any]:
+        """An operation that is known by its id, and its answer."""
+        answer = await self._write(mailbox.database, function, op, mailbox.guid, *arguments, deadline=deadline)
         found: dict[str, Any] = json.loads(answer)
         return found
 
     # -- folders ------------------------------------------------------------------------------------------------
 
     async def list_folders(self, mailbox: MailboxRef, *, deadline: float | None = None) -> list[Folder]:
-        sql = _FOLDER + " where f.mailbox = $1 order by f.name"
-        rows = await self._read(mailbox, sql, mailbox.guid, deadline=deadline)
+        rows = await self._read_or_make(mailbox, sql.FOLDERS, mailbox.guid, deadline=deadline)
+        return [sql.folder(row) for row in rows]
+
+    async def _read_or_make(
+        self, mailbox: MailboxRef, query: str, *arguments: Any, deadline: float | None
+    ) -> list[asyncpg.Record]:
+        """Nothing there: the mailbox may be new. Make its folders and look again."""
+        rows = await self._read(mailbox, query, *arguments, deadline=deadline)
         if not rows:
-            await self._ensure(mailbox, deadline)
-            rows = await self._read(mailbox, sql, mailbox.guid, deadline=deadline)
-        return [_folder(row) for row in rows]
-
-    async def _ensure(self, mailbox: MailboxRef, deadline: float | None) -> None:
-        async def work(connection: Connection) -> None:
-            await connection.execute("select everpost_mail.ensure_mailbox($1)", mailbox.guid)
-
-        await self._databases.run(mailbox.database, work, write=True, deadline=deadline)
+            await self._write(mailbox.database, "ensure_mailbox", mailbox.guid, deadline=deadline)
+            rows = await self._read(mailbox, query, *arguments, deadline=deadline)
+        return rows
 
     async def get_folder(self, mailbox: MailboxRef, name: str, *, deadline: float | None = None) -> Folder:
-        sql = _FOLDER + " where f.mailbox = $1 and f.name = $2"
-        rows = await self._read(mailbox, sql, mailbox.guid, name, deadline=deadline)
-        if not rows and name == "INBOX":
-            await self._ensure(mailbox, deadline)
-            rows = await self._read(mailbox, sql, mailbox.guid, name, deadline=deadline)
+        rows = await self._read_or_make(mailbox, sql.FOLDER, mailbox.guid, name, deadline=deadline)
         if not rows:
             raise NoSuchFolder(f"There is no folder {name}.")
-        return _folder(rows[0])
+        return sql.folder(rows[0])
 
     async def create_folder(
         self, mailbox: MailboxRef, name: str, *, op: str, special_use: str = "", deadline: float | None = None
     ) -> Folder:
-        sql = "select everpost_mail.create_folder($1, $2, $3, $4)"
-        await self._write(mailbox, sql, op, mailbox.guid, name, special_use, deadline=deadline)
+        await self._change(mailbox, "create_folder", op, name, special_use, deadline=deadline)
         return await self.get_folder(mailbox, name, deadline=deadline)
 
     async def delete_folder(self, mailbox: MailboxRef, name: str, *, op: str, deadline: float | None = None) -> None:
-        sql = "select everpost_mail.delete_folder($1, $2, $3)"
-        await self._write(mailbox, sql, op, mailbox.guid, name, deadline=deadline)
+        await self._change(mailbox, "delete_folder", op, name, deadline=deadline)
 
     async def rename_folder(
         self, mailbox: MailboxRef, name: str, new_name: str, *, op: str, deadline: float | None = None
     ) -> None:
-        sql = "select everpost_mail.rename_folder($1, $2, $3, $4)"
-        await self._write(mailbox, sql, op, mailbox.guid, name, new_name, deadline=deadline)
+        await self._change(mailbox, "rename_folder", op, name, new_name, deadline=deadline)
 
     async def subscribe(
         self, mailbox: MailboxRef, name: str, subscribed: bool, *, op: str, deadline: float | None = None
     ) -> None:
-        sql = "select everpost_mail.subscribe($1, $2, $3, $4)"
-        await self._write(mailbox, sql, op, mailbox.guid, name, subscribed, deadline=deadline)
+        await self._change(mailbox, "subscribe", op, name, subscribed, deadline=deadline)
 
     async def list_subscriptions(self, mailbox: MailboxRef, *, deadline: float | None = None) -> list[str]:
-        await self.list_folders(mailbox, deadline=deadline)
-        sql = "select name from everpost_mail.subscription where mailbox = $1 order by name"
-        return [row["name"] for row in await self._read(mailbox, sql, mailbox.guid, deadline=deadline)]
+        rows = await self._read_or_make(mailbox, sql.SUBSCRIPTIONS, mailbox.guid, deadline=deadline)
+        return [row["name"] for row in rows]
 
     # -- reading ------------------------------------------------------------------------------------------------
 
     async def snapshot(self, mailbox: MailboxRef, folder_id: int, *, deadline: float | None = None) -> FolderSnapshot:
-        async def work(connection: Connection) -> tuple[asyncpg.Record | None, list[asyncpg.Record]]:
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                folder = await connection.fetchrow(
-                    _FOLDER + " where f.mailbox = $1 and f.id = $2 and f.selectable", mailbox.guid, folder_id
-                )
-                messages = await connection.fetch(
-                    "select uid, modseq, flags from everpost_mail.message where folder_id = $1 order by uid", folder_id
-                )
-            return folder, messages
-
-        folder, messages = await self._databases.run(mailbox.database, work, write=False, deadline=deadline)
-        if folder is None:
-            raise NoSuchFolder("There is no such folder.")
-        return FolderSnapshot(folder=_folder(folder), messages=_states(messages))
+        row = await self._changes(mailbox, folder_id, 0, deadline)
+        return FolderSnapshot(folder=sql.folder(row), messages=sql.states(row))
 
     async def changes(
         self, mailbox: MailboxRef, folder_id: int, since_modseq: int, *, deadline: float | None = None
     ) -> FolderChanges:
-        async def work(
-            connection: Connection,
-        ) -> tuple[asyncpg.Record | None, list[asyncpg.Record], list[asyncpg.Record]]:
-            sql = _FOLDER + " where f.mailbox = $1 and f.id = $2 and f.selectable"
-            folder = await connection.fetchrow(sql, mailbox.guid, folder_id)
-            if folder is None or folder["highest_modseq"] <= since_modseq:
-                return folder, [], []
-            async with connection.transaction(isolation="repeatable_read", readonly=True):
-                folder = await connection.fetchrow(sql, mailbox.guid, folder_id)
-                messages = await connection.fetch(
-                    "select uid, modseq, flags from everpost_mail.message where folder_id = $1 and modseq > $2"
-                    " order by uid",
-                    folder_id,
-                    since_modseq,
-                )
-                vanished = await connection.fetch(
-                    "select uid from everpost_mail.vanished where folder_id = $1 and modseq > $2 order by uid",
-                    folder_id,
-                    since_modseq,
-                )
-            return folder, messages, vanished
+        row = await self._changes(mailbox, folder_id, since_modseq, deadline)
+        return FolderChanges(folder=sql.folder(row), messages=sql.states(row), vanished=row["vanished"] or [])
 
-        folder, messages, vanished = await self._databases.run(mailbox.database, work, write=False, deadline=deadline)
-        if folder is None:
+    async def _changes(
+        self, mailbox: MailboxRef, folder_id: int, since_modseq: int, deadline: float | None
+    ) -> asyncpg.Record:
+        rows = await self._read(mailbox, sql.CHANGES, mailbox.guid, folder_id, since_modseq, deadline=deadline)
+        if not rows:
             raise NoSuchFolder("There is no such folder.")
-        return FolderChanges(
-            folder=_folder(folder), messages=_states(messages), vanished=[row["uid"] for row in vanished]
-        )
+        return rows[0]
 
     async def fetch(
         self,
@@ -192,59 +150,40 @@ class PostgresStore:
         *,
         deadline: float | None = None,
     ) -> AsyncIterator[Sequence[MessageData]]:
-        heavy = Part.RAW in parts
-        wanted = list(uids)
-        sizes: dict[int, int] = {}
-        if heavy and wanted:
-            rows = await self._read(
-                mailbox,
-                "select m.uid, c.size from everpost_mail.message m join everpost_mail.content c on c.id = m.content_id"
-                " where m.folder_id = $1 and m.uid = any($2)",
-                folder_id,
-                wanted,
-                deadline=deadline,
-            )
-            sizes = {row["uid"]: row["size"] for row in rows}
-        begin = 0
-        while begin < len(wanted):
-            end, total = begin, 0
-            while end < len(wanted) and end - begin < BATCH_MESSAGES and (end == begin or total < BATCH_BYTES):
-                total += sizes.get(wanted[end], 0)
-                end += 1
-            yield await self._batch(mailbox, folder_id, wanted[begin:end], parts, deadline)
-            begin = end
+        query = sql.fetch_sql(parts)
+        following: asyncio.Task[list[asyncpg.Record]] | None = None
+        try:
+            for batch in [*await self._batches(mailbox, folder_id, uids, parts, deadline), []]:
+                current = following
+                if batch:
+                    # The next batch is loaded while the caller sends this one.
+                    following = asyncio.create_task(
+                        self._read(mailbox, query, mailbox.guid, folder_id, batch, deadline=deadline)
+                    )
+                if current is not None:
+                    found = sql.messages(await current, parts)
+                    if found:
+                        yield found
+        finally:
+            if following is not None:
+                following.cancel()
 
-    async def _batch(
+    async def _batches(
         self, mailbox: MailboxRef, folder_id: int, uids: Sequence[int], parts: Part, deadline: float | None
-    ) -> list[MessageData]:
-        wanted = ["m.uid", "m.modseq", "m.flags", "m.internal_date", "c.size"]
-        for part, column in (
-            (Part.ENVELOPE, "c.envelope"),
-            (Part.BODYSTRUCTURE, "c.bodystructure"),
-            (Part.BODY, "c.body"),
-            (Part.STRUCTURE, "c.structure"),
-            (Part.HEADER, "c.header"),
-        ):
-            if part in parts:
-                wanted.append(column)
-        if Part.RAW in parts:
-            wanted.append(
-                "(select string_agg(data, ''::bytea order by n) from everpost_mail.chunk k"
-                " where k.content_id = c.id) as raw"
-            )
-        sql = (
-            f"select {', '.join(wanted)} from everpost_mail.message m"
-            " join everpost_mail.content c on c.id = m.content_id"
-            " where m.folder_id = $1 and m.uid = any($2) order by m.uid"
-        )
-        found = []
-        for row in await self._read(mailbox, sql, folder_id, uids, deadline=deadline):
-            fields = dict(row)
-            fields["flags"] = frozenset(fields["flags"])
-            if Part.RAW in parts:
-                fields["raw"] = fields["raw"] or b""
-            found.append(MessageData(**fields))
-        return found
+    ) -> list[list[int]]:
+        """UIDs by what is bearable at a time."""
+        wanted = sorted(set(uids))
+        if Part.RAW not in parts or not wanted:
+            return [wanted[begin : begin + BATCH_MESSAGES] for begin in range(0, len(wanted), BATCH_MESSAGES)]
+        batches: list[list[int]] = []
+        room = 0
+        for row in await self._read(mailbox, sql.SIZES, folder_id, wanted, deadline=deadline):
+            if room <= 0 or len(batches[-1]) == BATCH_MESSAGES:
+                batches.append([])
+                room = BATCH_BYTES
+            batches[-1].append(row["uid"])
+            room -= row["size"]
+        return batches
 
     # -- changing -----------------------------------------------------------------------------------------------
 
@@ -257,21 +196,19 @@ class PostgresStore:
         op: str,
         deadline: float | None = None,
     ) -> Added:
-        packed = await asyncio.to_thread(columns, [message.raw for message in messages])
-        dates = [message.internal_date or datetime.now(UTC) for message in messages]
-        flags = json.dumps([sorted(message.flags) for message in messages])
-        answer = await self._write(
+        packed = await pack_aside([message.raw for message in messages])
+        now = datetime.now(UTC)
+        answer = await self._change(
             mailbox,
-            "select everpost_mail.append($1, $2, $3, $4, $5::jsonb, $6, $7, $8, $9, $10, $11, $12, $13)",
+            "append",
             op,
-            mailbox.guid,
             folder_name,
-            dates,
-            flags,
-            *packed,
+            [message.internal_date or now for message in messages],
+            [" ".join(sorted(message.flags)) for message in messages],
+            *packed.columns(),
             deadline=deadline,
         )
-        self._wakers.touch(mailbox.database, int(answer["folder"]))
+        self._wakers.touch(mailbox.database, answer["folder"])
         return Added(uid_validity=answer["uid_validity"], uids=answer["uids"])
 
     async def store_flags(
@@ -286,18 +223,8 @@ class PostgresStore:
         unchanged_since: int | None = None,
         deadline: float | None = None,
     ) -> FlagsChanged:
-        answer = await self._write(
-            mailbox,
-            "select everpost_mail.store_flags($1, $2, $3, $4, $5, $6, $7)",
-            op,
-            mailbox.guid,
-            folder_id,
-            list(uids),
-            str(mode),
-            sorted(flags),
-            unchanged_since,
-            deadline=deadline,
-        )
+        wanted = [list(uids), str(mode), sorted(flags), unchanged_since]
+        answer = await self._change(mailbox, "store_flags", op, folder_id, *wanted, deadline=deadline)
         self._wakers.touch(mailbox.database, folder_id)
         states = [MessageState(uid, modseq, frozenset(found)) for uid, modseq, found in answer["messages"]]
         return FlagsChanged(messages=states, modified=answer["modified"], highest_modseq=answer["highest_modseq"])
@@ -305,22 +232,13 @@ class PostgresStore:
     async def expunge(
         self, mailbox: MailboxRef, folder_id: int, uids: Sequence[int] | None, *, op: str, deadline: float | None = None
     ) -> FolderChanges:
-        answer = await self._write(
-            mailbox,
-            "select everpost_mail.expunge($1, $2, $3, $4)",
-            op,
-            mailbox.guid,
-            folder_id,
-            None if uids is None else list(uids),
-            deadline=deadline,
-        )
+        among = None if uids is None else list(uids)
+        answer = await self._change(mailbox, "expunge", op, folder_id, among, deadline=deadline)
         self._wakers.touch(mailbox.database, folder_id)
-        rows = await self._read(
-            mailbox, _FOLDER + " where f.mailbox = $1 and f.id = $2", mailbox.guid, folder_id, deadline=deadline
-        )
+        rows = await self._read(mailbox, sql.FOLDER_BY_ID, mailbox.guid, folder_id, deadline=deadline)
         if not rows:
             raise NoSuchFolder("There is no such folder.")
-        return FolderChanges(folder=_folder(rows[0]), messages=[], vanished=answer["vanished"])
+        return FolderChanges(folder=sql.folder(rows[0]), messages=[], vanished=answer["vanished"])
 
     async def copy(
         self,
@@ -333,19 +251,9 @@ class PostgresStore:
         move: bool = False,
         deadline: float | None = None,
     ) -> Added:
-        answer = await self._write(
-            mailbox,
-            "select everpost_mail.copy($1, $2, $3, $4, $5, $6)",
-            op,
-            mailbox.guid,
-            folder_id,
-            list(uids),
-            target,
-            move,
-            deadline=deadline,
-        )
+        answer = await self._change(mailbox, "copy", op, folder_id, list(uids), target, move, deadline=deadline)
         self._wakers.touch(mailbox.database, folder_id)
-        self._wakers.touch(mailbox.database, int(answer["folder"]))
+        self._wakers.touch(mailbox.database, answer["folder"])
         return Added(uid_validity=answer["uid_validity"], uids=answer["uids"], source_uids=answer["source_uids"])
 
     async def deliver(self, deliveries: Sequence[Delivery], *, deadline: float | None = None) -> None:
@@ -361,3 +269,11 @@ class PostgresStore:
 
     def wake(self, mailbox: MailboxRef, folder_id: int) -> AsyncIterator[None]:
         return self._wakers.wait(mailbox.database, folder_id)
+
+    # -- housekeeping -------------------------------------------------------------------------------------------
+
+    async def purge_operations(self, database: str, *, deadline: float | None = None) -> int:
+        """Forget operation ids of more than 7 days, at most a day of them; called once a day of boot time, so that a
+        clock that jumped cannot make the store forget what hubs may still repeat (3.10). Returns how many."""
+        count: int = await self._write(database, "purge_operations", deadline=deadline)
+        return count

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import asyncpg
 
+from everpost.clock import Clock, SystemClock
+from everpost.errors import EverpostError, Refused
 from everpost.model.authority import Authority, NotConfirmed
 from everpost.model.database import Location
 from everpost.store.interface import FolderExists, NoSuchFolder, StoreUnavailable
@@ -29,33 +30,49 @@ Work = Callable[[Connection], Awaitable[T]]
 MOST_CONNECTIONS = 8
 """Per database and process: group commit makes more useless, and every process has its own."""
 CONNECT_LIMIT = 1.0
-RETRY = 0.02
+"""Seconds for a connection and its check; nothing was asked yet, so this may be cut short."""
+RETRY = 0.03
 """Seconds between tries while the location is open but does not answer yet."""
-SILENCE = 0.25
-"""Seconds between looks whether the location moved while an operation is under way."""
+SLOW_RETRY = 0.5
+"""Seconds between tries when the server says itself that it cannot just now (full disk, no memory)."""
+FOLLOW = 1.0
+"""Seconds after which a location is looked at again without having been told of a change."""
+
 _LOST = (
     OSError,
     TimeoutError,
-    asyncpg.InterfaceError,
     asyncpg.PostgresConnectionError,
     asyncpg.InternalClientError,  # what the driver says of a connection that broke between two statements
 )
 _AGAIN = (
     asyncpg.UniqueViolationError,  # the first try of this very operation was committed meanwhile
-    asyncpg.DeadlockDetectedError,
-    asyncpg.SerializationError,
-    asyncpg.CannotConnectNowError,
+    asyncpg.TransactionRollbackError,  # deadlock, serialization
+    asyncpg.OperatorInterventionError,  # shut down, starting, cancelled
     asyncpg.TooManyConnectionsError,
-    asyncpg.AdminShutdownError,
-    asyncpg.CrashShutdownError,
     asyncpg.ReadOnlySQLTransactionError,
     asyncpg.InvalidAuthorizationSpecificationError,  # not admitted (any more)
-    asyncpg.ForeignKeyViolationError,  # content expunged while it was being copied
+    asyncpg.InvalidCatalogNameError,  # the database `mail` is not made yet
 )
+_LATER = (asyncpg.InsufficientResourcesError, asyncpg.PostgresSystemError)
+
+_CHECK = """
+select current_setting('synchronous_commit') as commit, generation, epoch
+  from everpost.opening order by generation desc, epoch desc limit 1
+"""
+_clock: Clock = SystemClock()
 
 
 class Moved(Exception):
     """The location changed or its server is gone; the outcome of what was asked is unknown."""
+
+    def __init__(self, why: str, pause: float = RETRY) -> None:
+        super().__init__(why)
+        self.pause = pause
+
+
+def remaining(deadline: float | None) -> float | None:
+    """Seconds until a deadline (CLOCK_BOOTTIME), not below 0."""
+    return None if deadline is None else max(deadline - _clock.boottime(), 0.0)
 
 
 class Session:
@@ -67,8 +84,9 @@ class Session:
         connection.add_log_listener(self._notice)
 
     def _notice(self, connection: object, message: Any) -> None:
-        # WARNING 01000 "canceling wait for synchronous replication": committed here, perhaps nowhere else.
-        if "synchronous replication" in str(getattr(message, "message", message)):
+        # WARNING 01000 "canceling wait for synchronous replication": committed here, perhaps nowhere else. It comes
+        # before the answer does, so whoever reads the answer finds `doubtful` set. Nothing else warns with 01000.
+        if getattr(message, "sqlstate", "") == "01000":
             self.doubtful = True
 
 
@@ -77,29 +95,60 @@ class Pool:
 
     def __init__(self, location: Location, endpoint: tuple[str, int], context: ssl.SSLContext) -> None:
         self.location = location
-        self._endpoint = endpoint
+        self.endpoint = endpoint
+        self.closed = False
         self._context = context
         self._idle: list[Session] = []
         self._all: set[Session] = set()
         self._slots = asyncio.Semaphore(MOST_CONNECTIONS)
-        self.closed = False
+        self._taking: set[asyncio.Task[Session]] = set()
+        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    async def take(self) -> Session:
-        """A free or new session. Raises Moved."""
-        await self._slots.acquire()
-        while self._idle:
-            session = self._idle.pop()
-            if not session.connection.is_closed():
-                return session
-            self._all.discard(session)
+    async def take(self, timeout: float | None) -> Session:
+        """A free or new session. Raises Moved, also when `timeout` seconds passed: nothing was asked."""
+        if self._idle and not self._slots.locked():
+            await self._slots.acquire()  # does not wait
+            return self._idle.pop()
+        task = asyncio.create_task(self._take())
+        self._taking.add(task)
+        task.add_done_callback(self._taken)
+        either: set[asyncio.Future[Any]] = {task, self._gone}
         try:
+            await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            if not task.done():
+                # Not cancelled: a connection that comes after all is kept for the next one.
+                task.add_done_callback(self._unwanted)
+        if not task.done():
+            raise Moved("no connection yet")
+        return task.result()
+
+    def _taken(self, task: asyncio.Task[Session]) -> None:
+        self._taking.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    def _unwanted(self, task: asyncio.Task[Session]) -> None:
+        if not task.cancelled() and task.exception() is None:
+            self.give(task.result(), broken=False)
+
+    async def _take(self) -> Session:
+        await self._slots.acquire()
+        try:
+            if self.closed:
+                raise Moved("the location changed")
+            while self._idle:
+                session = self._idle.pop()
+                if not session.connection.is_closed():
+                    return session
+                self._all.discard(session)
             return await self._connect()
         except BaseException:
             self._slots.release()
             raise
 
     async def _connect(self) -> Session:
-        host, port = self._endpoint
+        host, port = self.endpoint
         try:
             connection: Connection = await asyncpg.connect(
                 host=host,
@@ -109,42 +158,42 @@ class Pool:
                 ssl=self._context,
                 timeout=CONNECT_LIMIT,
                 statement_cache_size=200,
+                max_cached_statement_lifetime=0,
             )
-        except (*_LOST, asyncpg.PostgresError) as error:
+        except (*_LOST, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Moved(str(error)) from error
+        try:
+            await self._check(connection)
+        except BaseException:
+            connection.terminate()
+            raise
         if self.closed:
             connection.terminate()
-            raise Moved("the location changed while connecting")
+            raise Moved("the location changed")
         session = Session(connection)
         self._all.add(session)
-        try:
-            row = await asyncio.wait_for(
-                asyncio.shield(
-                    asyncio.ensure_future(
-                        connection.fetchrow(
-                            "select current_setting('synchronous_commit') as commit,"
-                            " (select max(epoch) from everpost.opening) as epoch"
-                        )
-                    )
-                ),
-                CONNECT_LIMIT,
-            )
-        except (*_LOST, asyncpg.PostgresError) as error:
-            self._drop(session)
-            raise Moved(str(error)) from error
-        if row is None or row["commit"] != "on" or row["epoch"] != self.location.token.epoch:
-            self._drop(session)
-            raise Moved("another activation answered, or one that does not commit synchronously")
         return session
 
-    def _drop(self, session: Session) -> None:
-        session.connection.terminate()
-        self._all.discard(session)
+    async def _check(self, connection: Connection) -> None:
+        """Raises Moved unless this is the activation that was looked for."""
+        question = asyncio.ensure_future(connection.fetchrow(_CHECK))
+        question.add_done_callback(lambda done: done.cancelled() or done.exception())
+        await asyncio.wait({question}, timeout=CONNECT_LIMIT)
+        if not question.done():
+            raise Moved("the server accepts connections and does not answer")
+        try:
+            row = question.result()
+        except (*_LOST, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Moved(str(error)) from error
+        token = self.location.token
+        if row is None or row["commit"] != "on" or (row["generation"], row["epoch"]) != (token.generation, token.epoch):
+            raise Moved("another activation answered, or one that does not commit synchronously")
 
     def give(self, session: Session, *, broken: bool) -> None:
         """Back into the pool, or away."""
         if broken or self.closed or session.connection.is_closed():
-            self._drop(session)
+            session.connection.terminate()
+            self._all.discard(session)
         else:
             self._idle.append(session)
         self._slots.release()
@@ -152,9 +201,30 @@ class Pool:
     def close(self) -> None:
         """Abort every connection: whoever waits on one learns at once."""
         self.closed = True
+        if not self._gone.done():
+            self._gone.set_result(None)
         for session in list(self._all):
-            self._drop(session)
+            session.connection.terminate()
+        self._all.clear()
         self._idle.clear()
+
+
+def _translated(error: asyncpg.PostgresError) -> Exception:
+    """What an error of the server means to the caller."""
+    match getattr(error, "sqlstate", ""):
+        case "EP001":
+            return NoSuchFolder("There is no such folder.")
+        case "EP002":
+            return FolderExists("There is a folder of that name.")
+        case "EP003":
+            return Refused(str(error))
+        case "22000" | "22021":  # the driver's own refusal to encode, and the server's
+            return Refused("A name or a flag holds characters that cannot be stored.")
+    if isinstance(error, (*_AGAIN, asyncpg.PostgresConnectionError)):
+        return Moved(str(error))
+    if isinstance(error, _LATER):
+        return Moved(str(error), SLOW_RETRY)
+    return EverpostError(f"The store failed: {error}.", remedy="This is a fault of the program; see the log.")
 
 
 class Databases:
@@ -164,73 +234,98 @@ class Databases:
         self._authority = authority
         self._context = context
         self._pools: dict[str, Pool] = {}
+        self._followers: dict[str, asyncio.Task[None]] = {}
+        self._operations: set[asyncio.Task[Any]] = set()
 
     async def run(self, database: str, work: Work[T], *, write: bool, deadline: float | None) -> T:
         """The result, acknowledged if `write`. Repeats `work` while locations move; it must be harmless to repeat.
-        Raises NoSuchFolder, FolderExists, and StoreUnavailable when `deadline` (CLOCK_BOOTTIME) passed first."""
+        Raises what the schema's functions refuse; StoreUnavailable when `deadline` (CLOCK_BOOTTIME) passed first."""
         while True:
             pool = await self._pool(database, deadline)
             try:
-                return await self._once(pool, database, work, write=write, deadline=deadline)
-            except (Moved, NotConfirmed):
-                self._expire(deadline, database)
-                await asyncio.sleep(RETRY)
+                session = await pool.take(remaining(deadline))
+                result = await self._wait(database, pool, session, work, deadline)
+                if write:
+                    # Only now, after COMMIT returned, may anybody be told (3.1).
+                    await self._authority.confirm(database, self._newest(database, pool))
+                return result
+            except Moved as moved:
+                pause = moved.pause
+            except NotConfirmed:
+                pause = RETRY
+            self._expire(deadline, database)
+            if not pool.closed:
+                await asyncio.sleep(pause)
 
-    def _expire(self, deadline: float | None, database: str) -> None:
-        if deadline is not None and time.clock_gettime(time.CLOCK_BOOTTIME) >= deadline:
+    @staticmethod
+    def _expire(deadline: float | None, database: str) -> None:
+        if remaining(deadline) == 0.0:
             raise StoreUnavailable(f"{database} is not available just now.", remedy="Try again in a moment.")
 
     async def _pool(self, database: str, deadline: float | None) -> Pool:
+        """Connections to where the database is open, as soon as it is."""
         while True:
-            location = self._authority.location(database)
-            endpoint = self._authority.endpoint(database)
-            pool = self._pools.get(database)
-            if pool is not None and (location is None or location.token != pool.location.token or endpoint is None):
-                del self._pools[database]
-                pool.close()
-                pool = None
-            if location is not None and endpoint is not None:
-                if pool is None:
-                    pool = self._pools[database] = Pool(location, endpoint, self._context)
+            pool = self._current(database)
+            if pool is not None:
                 return pool
             self._expire(deadline, database)
-            left = 1.0 if deadline is None else deadline - time.clock_gettime(time.CLOCK_BOOTTIME)
-            await self._authority.location_changed(database, location, min(max(left, 0.01), 1.0))
+            left = remaining(deadline)
+            seen = self._authority.location(database)
+            await self._authority.location_changed(database, seen, FOLLOW if left is None else min(left, FOLLOW))
 
-    async def _once(self, pool: Pool, database: str, work: Work[T], *, write: bool, deadline: float | None) -> T:
-        task = asyncio.ensure_future(self._work(pool, database, work, write=write))
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+    def _current(self, database: str) -> Pool | None:
+        location = self._authority.location(database)
+        endpoint = self._authority.endpoint(database)
+        pool = self._pools.get(database)
+        if pool is not None:
+            if location is not None and (location.token, endpoint) == (pool.location.token, pool.endpoint):
+                return pool
+            del self._pools[database]
+            pool.close()
+        if location is None or endpoint is None:
+            return None
+        pool = self._pools[database] = Pool(location, endpoint, self._context)
+        if database not in self._followers:
+            self._followers[database] = asyncio.create_task(self._follow(database))
+        return pool
+
+    async def _follow(self, database: str) -> None:
+        """Abort the connections to a place as soon as the database is not there any more. What waited on them, on a
+        host that does not answer for instance, is repeated at the next one."""
         while True:
-            done, _ = await asyncio.wait({task}, timeout=SILENCE)
-            if done:
-                return task.result()
-            location = self._authority.location(database)
-            if location is None or location.token != pool.location.token:
-                # The task ends by itself as its connection is aborted; its outcome is settled by the repetition.
-                if self._pools.get(database) is pool:
-                    del self._pools[database]
-                pool.close()
-                raise Moved("the location changed")
-            self._expire(deadline, database)
+            seen = self._authority.location(database)
+            self._current(database)
+            await self._authority.location_changed(database, seen, FOLLOW)
 
-    async def _work(self, pool: Pool, database: str, work: Work[T], *, write: bool) -> T:
-        session = await pool.take()
+    async def _wait(self, database: str, pool: Pool, session: Session, work: Work[T], deadline: float | None) -> T:
+        task = asyncio.create_task(self._operate(pool, session, work))
+        self._operations.add(task)
+        task.add_done_callback(self._operated)
+        done, _ = await asyncio.wait({task}, timeout=remaining(deadline))
+        if not done:
+            # The wait is over, not the operation: its outcome is unknown. Aborted, never cancelled (3.9).
+            session.connection.terminate()
+            self._expire(deadline, database)
+        return await asyncio.shield(task)
+
+    def _operated(self, task: asyncio.Task[Any]) -> None:
+        self._operations.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    @staticmethod
+    async def _operate(pool: Pool, session: Session, work: Work[T]) -> T:
         broken = True
         try:
             result = await work(session.connection)
             if session.doubtful:
                 raise Moved("the wait for the set was cancelled")
             broken = False
+            return result
         except asyncpg.PostgresError as error:
-            broken = isinstance(error, asyncpg.PostgresConnectionError)
-            state = getattr(error, "sqlstate", "")
-            if state == "EP001":
-                raise NoSuchFolder("There is no such folder.") from error
-            if state == "EP002":
-                raise FolderExists("There is a folder of that name.") from error
-            if isinstance(error, (*_AGAIN, asyncpg.PostgresConnectionError)):
-                raise Moved(str(error)) from error
-            raise
+            translated = _translated(error)
+            broken = isinstance(translated, Moved)
+            raise translated from error
         except _LOST as error:
             raise Moved(str(error)) from error
         except Exception as error:
@@ -239,16 +334,17 @@ class Databases:
             raise
         finally:
             pool.give(session, broken=broken)
-        if write:
-            await self._authority.confirm(database, self._newest(database, pool))
-        return result
 
     def _newest(self, database: str, pool: Pool) -> Location:
         location = self._authority.location(database)
         return location if location is not None and location.token == pool.location.token else pool.location
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Abort all connections."""
+        for follower in self._followers.values():
+            follower.cancel()
         for pool in self._pools.values():
             pool.close()
         self._pools.clear()
+        await asyncio.gather(*self._followers.values(), *self._operations, return_exceptions=True)
+        self._followers.clear()
