@@ -16,11 +16,11 @@ import pytest
 from everpost.clientaccess.imap import ImapServer
 from everpost.clientaccess.session import Passwords, Services
 from everpost.clock import SystemClock
-from everpost.model.recipient import Mailbox
+from everpost.model.recipient import Mailbox, MailboxRef
 from everpost.net import tls
 from everpost.net.listen import Listener
 
-from .memory import MemoryStore
+from .faulty import FaultyStore
 
 T = TypeVar("T")
 PASSWORD = 'pass word \\ "quoted"'
@@ -70,7 +70,7 @@ class Anyone:
 class Serving:
     """The server in its thread. `run` awaits something there; `store` may be looked at between commands."""
 
-    def __init__(self, store: MemoryStore, tenure: Tenure, services: Services, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, store: FaultyStore, tenure: Tenure, services: Services, loop: asyncio.AbstractEventLoop) -> None:
         self.store = store
         self.tenure = tenure
         self.services = services
@@ -128,7 +128,7 @@ def serving(certificates: Path, free_ports: Callable[[int], list[int]], password
     thread.start()
 
     async def start() -> Serving:
-        store, tenure = MemoryStore(), Tenure()
+        store, tenure = FaultyStore(MailboxRef(ANNA.database, ANNA.guid)), Tenure()
         context = tls.server_context(certificates)
         services = Services(store, People(), passwords, SystemClock(), context)
         made = Serving(store, tenure, services, loop)
@@ -142,7 +142,7 @@ def serving(certificates: Path, free_ports: Callable[[int], list[int]], password
     made = asyncio.run_coroutine_threadsafe(start(), loop).result(30)
 
     async def end() -> None:
-        made.store.recover()
+        made.store.reopen()
         made.tenure.held = True
         made.server.stop()
         for listener in made.listeners:

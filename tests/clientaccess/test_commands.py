@@ -254,4 +254,4 @@ def test_a_large_message_read_in_pieces_is_loaded_once(serving: Serving) -> None
         answer = ok(client.fetch("1", f"(UID RFC822.SIZE BODY.PEEK[]<{len(got)}.50000>)"))
         got += answer[0][1]  # type: ignore[index,operator]
     assert got == raw
-    assert serving.store.calls.count("fetch") == 1
+    assert serving.store.batches == 1

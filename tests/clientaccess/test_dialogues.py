@@ -10,7 +10,7 @@ import pytest
 
 from everpost.store.interface import FlagMode
 
-from .conftest import ANNA, Serving
+from .conftest import Serving
 
 FILES = sorted((Path(__file__).parent / "dialogues").glob("*.txt"))
 MESSAGE = "From: bob@contoso.com\r\nSubject: {}\r\n\r\nHello\r\n"
@@ -20,25 +20,21 @@ def act(serving: Serving, line: str) -> None:
     """One `!` line."""
     store = serving.store
     verb, *rest = line.split()
-    inbox = store.boxes["INBOX"]
     match verb:
         case "deliver":
             serving.call(store.add, "INBOX", MESSAGE.format(rest[0]).encode())
         case "flag":
-            flags = frozenset({rest[1]})
-            opened = store.open.is_set()
-            store.open.set()
-            serving.run(store.store_flags(ANNA, inbox.id, [int(rest[0])], FlagMode.ADD, flags, op="x"))  # type: ignore[arg-type]
-            if not opened:
-                store.open.clear()
+            inbox = store.folder("INBOX")
+            change = store.store_flags(store.box, inbox.id, [int(rest[0])], FlagMode.ADD, frozenset({rest[1]}), op=line)
+            serving.run(change)
         case "expunge":
-            serving.call(store._remove, inbox, [int(rest[0])])
-        case "drop":
-            serving.call(inbox.mails.pop, int(rest[0]))
+            serving.call(store.remove, "INBOX", int(rest[0]))
+        case "forget":
+            serving.call(store.forget, "INBOX", int(rest[0]))
         case "stall":
-            serving.call(store.stall)
+            serving.call(store.away)
         case "recover":
-            serving.call(store.recover)
+            serving.call(store.reopen)
         case _:
             raise AssertionError(f"unknown action {verb}")
 

@@ -46,15 +46,15 @@ async def on_idle(session: Session, request: commands.Simple) -> bytes:
 
 
 class _Watch:
-    """Waits for wake-ups and looks at the folder; a look may take long while the database moves, and is not waited
-    for then."""
+    """Waits for wake-ups (the first one comes at once) and looks at the folder; a look may take long while the
+    database moves, and is not waited for then."""
 
     def __init__(self, session: Session) -> None:
         self._session = session
         self._wakes: AsyncIterator[None] | None = None
         self._woken: asyncio.Future[None] | None = None
         self._look: asyncio.Future[None] | None = None
-        self._due = True
+        self._due = False
         if session.view is not None:
             self._wakes = session.store.wake(session.box, session.view.folder_id)
 
@@ -62,8 +62,6 @@ class _Watch:
         """Until the client says something, the folder was looked at, or it is time for a sign of life."""
         if self._wakes is not None and self._woken is None:
             self._woken = asyncio.ensure_future(_next(self._wakes))
-            # It listens before the first look: what happens in between wakes it again.
-            await asyncio.sleep(0)
         if self._due and self._look is None and self._wakes is not None:
             self._due = False
             self._look = asyncio.ensure_future(self._sync())
