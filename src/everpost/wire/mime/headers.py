@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import re
+
 Fields = list[tuple[bytes, bytes]]
+Parameters = list[tuple[bytes, bytes]]
 
 MOST_FIELDS = 5_000
+MOST_HEADER = 1024 * 1024
+"""Bytes of one header that are looked at; what follows is kept, and told by FETCH, but means nothing."""
 MOST_PARAMETERS = 100
+_ASCII: Parameters = [(b"charset", b"us-ascii")]
+_MARK = re.compile(rb'[(";]')
+_IN_QUOTES = re.compile(rb'["\\]')
 
 
 def split_header(raw: bytes, start: int, end: int) -> int:
-    """Offset behind the empty line that ends the header at `start`; `end` if there is none. A message that begins
-    with a line that is no field has no header at all."""
-    at = start
-    while at < end:
-        stop = raw.find(b"\n", at, end)
-        if stop < 0:
-            return end
-        if stop == at or (stop == at + 1 and raw[at] == 13):
-            return stop + 1
-        at = stop + 1
-    return end
+    """Offset behind the empty line that ends the header at `start`; `end` if there is none."""
+    if raw.startswith((b"\n", b"\r\n"), start, end):
+        return raw.index(b"\n", start) + 1
+    crlf = raw.find(b"\n\r\n", start, end)
+    lf = raw.find(b"\n\n", start, end if crlf < 0 else crlf)
+    if lf >= 0:
+        return lf + 2
+    return end if crlf < 0 else crlf + 3
 
 
 def fields(raw: bytes, start: int, end: int) -> Fields:
@@ -27,7 +32,7 @@ def fields(raw: bytes, start: int, end: int) -> Fields:
     found: Fields = []
     name = b""
     parts: list[bytes] = []
-    for line in raw[start:end].split(b"\n"):
+    for line in raw[start : min(end, start + MOST_HEADER)].split(b"\n"):
         line = line.removesuffix(b"\r")
         if line[:1] in (b" ", b"\t"):
             parts.append(line)
@@ -48,7 +53,10 @@ def fields(raw: bytes, start: int, end: int) -> Fields:
 
 def first(found: Fields, name: bytes) -> bytes | None:
     """The first field of that name."""
-    return next((value for key, value in found if key == name), None)
+    for key, value in found:
+        if key == name:
+            return value
+    return None
 
 
 def _skip_comment(text: bytes, at: int) -> int:
@@ -68,54 +76,56 @@ def _skip_comment(text: bytes, at: int) -> int:
 
 
 def _quoted(text: bytes, at: int) -> tuple[bytes, int]:
+    """The content of the quoted string at `at`, and the offset behind it."""
     out = bytearray()
     at += 1
-    while at < len(text):
-        ch = text[at]
-        if ch == 0x5C and at + 1 < len(text):
-            at += 1
-            out.append(text[at])
-        elif ch == 0x22:
-            return bytes(out), at + 1
-        else:
-            out.append(ch)
+    while (mark := _IN_QUOTES.search(text, at)) is not None:
+        out += text[at : mark.start()]
+        at = mark.end()
+        if mark[0] == b'"':
+            return bytes(out), at
+        out += text[at : at + 1] or b"\\"
         at += 1
-    return bytes(out), at
+    out += text[at:]
+    return bytes(out), len(text)
 
 
-def value_and_parameters(text: bytes) -> tuple[bytes, list[tuple[bytes, bytes]]]:
+def value_and_parameters(text: bytes) -> tuple[bytes, Parameters]:
     """`text/plain; charset=utf-8 (comment); name="a b"`: the value without comments, and parameters in order."""
-    pieces: list[bytes] = []
+    pieces: list[tuple[bytes, bytes | None]] = []
     current = bytearray()
+    quoted: bytes | None = None
+    expected = False
     at = 0
-    while at < len(text):
-        ch = text[at]
-        if ch == 0x28:
-            at = _skip_comment(text, at)
-        elif ch == 0x22:
-            word, at = _quoted(text, at)
-            current += b'"' + word.replace(b"\\", b"\\\\").replace(b'"', b'\\"') + b'"'
-        elif ch == 0x3B:
-            pieces.append(bytes(current))
-            current.clear()
-            at += 1
-            if len(pieces) > MOST_PARAMETERS:
-                break
+    while (mark := _MARK.search(text, at)) is not None and len(pieces) <= MOST_PARAMETERS:
+        before = text[at : mark.start()]
+        current += before
+        if stripped := before.rstrip():
+            expected = stripped.endswith(b"=")
+        at = mark.end()
+        if mark[0] == b"(":
+            at = _skip_comment(text, mark.start())
+        elif mark[0] == b'"':
+            word, at = _quoted(text, mark.start())
+            if expected and quoted is None:
+                quoted = word
+            else:
+                current += word
         else:
-            current.append(ch)
-            at += 1
-    pieces.append(bytes(current))
+            pieces.append((bytes(current), quoted))
+            current.clear()
+            quoted, expected = None, False
+    pieces.append((bytes(current) + text[at:], quoted))
     parameters = []
-    for piece in pieces[1:]:
+    for piece, content in pieces[1 : MOST_PARAMETERS + 1]:
         name, equals, value = piece.partition(b"=")
         name = name.strip()
-        value = value.strip()
         if equals and name:
-            parameters.append((name, _quoted(value, 0)[0] if value[:1] == b'"' else value))
-    return pieces[0].strip(), parameters
+            parameters.append((name, value.strip() if content is None else content))
+    return pieces[0][0].strip(), parameters
 
 
-def content_type(found: Fields) -> tuple[bytes, bytes, list[tuple[bytes, bytes]]]:
+def content_type(found: Fields) -> tuple[bytes, bytes, Parameters]:
     """(type, subtype, parameters), `text/plain; charset=us-ascii` when missing or broken (RFC 2045 5.2)."""
     text = first(found, b"content-type")
     if text is not None:
@@ -124,9 +134,9 @@ def content_type(found: Fields) -> tuple[bytes, bytes, list[tuple[bytes, bytes]]
         kind, sub = kind.strip().lower(), sub.strip().lower()
         if slash and kind and sub:
             return kind, sub, parameters
-    return b"text", b"plain", [(b"charset", b"us-ascii")]
+    return b"text", b"plain", _ASCII
 
 
-def parameter(parameters: list[tuple[bytes, bytes]], name: bytes) -> bytes | None:
+def parameter(parameters: Parameters, name: bytes) -> bytes | None:
     """A parameter by name in any case."""
     return next((value for key, value in parameters if key.lower() == name), None)

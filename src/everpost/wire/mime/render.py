@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 
 from everpost.wire.mime import address, headers
-from everpost.wire.mime.headers import Fields
-from everpost.wire.mime.scan import Part, scan
+from everpost.wire.mime.headers import Fields, Parameters
+from everpost.wire.mime.scan import Scanner
 
 _ADDRESS_FIELDS = (b"from", b"sender", b"reply-to", b"to", b"cc", b"bcc")
 _UNSAFE = bytes(range(32)) + bytes(range(127, 256))
@@ -58,7 +58,7 @@ def envelope(found: Fields) -> bytes:
     return b"(" + b" ".join(words) + b")"
 
 
-def _parameters(parameters: list[tuple[bytes, bytes]]) -> bytes:
+def _parameters(parameters: Parameters) -> bytes:
     if not parameters:
         return b"NIL"
     return b"(" + b" ".join(string(name) + b" " + string(value) for name, value in parameters) + b")"
@@ -84,66 +84,60 @@ def _language(found: Fields) -> bytes:
     return b"(" + b" ".join(string(word) for word in words) + b")" if words else b"NIL"
 
 
-def _content_parameters(found: Fields) -> list[tuple[bytes, bytes]]:
-    return headers.content_type(found)[2]
-
-
 def _extension(found: Fields) -> bytes:
     return b" ".join((_disposition(found), _language(found), string(headers.first(found, b"content-location"))))
 
 
-class _Renderer:
-    """Children before parents, in one loop over the parts in reverse order: no recursion."""
-
-    def __init__(self, fields: dict[int, Fields], *, extended: bool) -> None:
-        self._fields = fields
-        self._extended = extended
-        self._done: dict[int, bytes] = {}
-
-    def render(self, root: Part) -> bytes:
-        order = [root]
-        for part in order:
-            order += part.children
-        for part in reversed(order):
-            self._done[id(part)] = self._part(part)
-        return self._done[id(root)]
-
-    def _part(self, part: Part) -> bytes:
-        found = self._fields[id(part)]
+def _bodies(scanner: Scanner) -> tuple[bytes, bytes]:
+    """BODY and BODYSTRUCTURE: children before parents, in one loop over the parts in reverse order, no recursion."""
+    order = [scanner.root]
+    for part in order:
+        order += part.children
+    done: dict[int, tuple[bytes, bytes]] = {}
+    for part in reversed(order):
+        found = scanner.fields[id(part)]
+        parameters = _parameters(scanner.parameters[id(part)])
+        inner = [done.pop(id(child)) for child in part.children]
         if part.multipart:
-            inner = b"".join(self._done[id(child)] for child in part.children)
-            text = inner + b" " + string(part.subtype)
-            if self._extended:
-                text += b" " + _parameters(_content_parameters(found)) + b" " + _extension(found)
-            return b"(" + text + b")"
-        encoding = headers.first(found, b"content-transfer-encoding") or b"7bit"
-        words = [
-            string(part.kind),
-            string(part.subtype),
-            _parameters(_content_parameters(found)),
-            string(headers.first(found, b"content-id")),
-            string(headers.first(found, b"content-description")),
-            string(headers.value_and_parameters(encoding)[0].lower() or b"7bit"),
-            b"%d" % (part.end - part.body),
-        ]
-        if part.message and part.children:
-            child = part.children[0]
-            words += [envelope(self._fields[id(child)]), self._done[id(child)], b"%d" % part.lines]
-        elif part.kind == b"text":
-            words.append(b"%d" % part.lines)
-        if self._extended:
-            words += [string(headers.first(found, b"content-md5")), _extension(found)]
-        return b"(" + b" ".join(words) + b")"
+            subtype = string(part.subtype)
+            body = b"".join(one for one, _ in inner) + b" " + subtype
+            full = b"".join(one for _, one in inner) + b" " + subtype + b" " + parameters + b" " + _extension(found)
+        else:
+            encoding = headers.first(found, b"content-transfer-encoding")
+            head = b" ".join(
+                (
+                    string(part.kind),
+                    string(part.subtype),
+                    parameters,
+                    string(headers.first(found, b"content-id")),
+                    string(headers.first(found, b"content-description")),
+                    b'"7bit"' if encoding is None else _encoding(encoding),
+                    b"%d" % (part.end - part.body),
+                )
+            )
+            tail = b" %d" % part.lines if inner or part.kind == b"text" else b""
+            body = full = head + tail
+            if inner:
+                inside = b" " + envelope(scanner.fields[id(part.children[0])]) + b" "
+                body, full = (head + inside + one + tail for one in inner[0])
+            full += b" " + string(headers.first(found, b"content-md5")) + b" " + _extension(found)
+        done[id(part)] = (b"(" + body + b")", b"(" + full + b")")
+    return done[id(scanner.root)]
+
+
+def _encoding(text: bytes) -> bytes:
+    return string(headers.value_and_parameters(text)[0].lower() or b"7bit")
 
 
 def summarize(raw: bytes) -> Summary:
     """Scan and render; never raises, whatever the bytes."""
-    root, fields = scan(raw)
+    scanner = Scanner(raw)
+    body, bodystructure = _bodies(scanner)
     return Summary(
         size=len(raw),
-        envelope=envelope(fields[id(root)]),
-        body=_Renderer(fields, extended=False).render(root),
-        bodystructure=_Renderer(fields, extended=True).render(root),
-        structure=msgspec.msgpack.encode(root),
-        header_size=root.body,
+        envelope=envelope(scanner.fields[id(scanner.root)]),
+        body=body,
+        bodystructure=bodystructure,
+        structure=msgspec.msgpack.encode(scanner.root),
+        header_size=scanner.root.body,
     )

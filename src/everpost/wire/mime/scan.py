@@ -5,10 +5,15 @@ from __future__ import annotations
 import msgspec
 
 from everpost.wire.mime import headers
-from everpost.wire.mime.headers import Fields
+from everpost.wire.mime.headers import Fields, Parameters
 
 MOST_DEPTH = 30
 MOST_PARTS = 10_000
+MOST_HEADER_BYTES = 4 * 1024 * 1024
+"""Of all parts together that are looked at: beyond it parts count as having no header. Bounds the time for a message
+that is nothing but headers."""
+MOST_PADDING = 1000
+"""Bytes behind a boundary that may be spaces (RFC 2046 5.1.1: linear white space)."""
 
 
 class Part(msgspec.Struct, array_like=True):
@@ -34,79 +39,91 @@ class Part(msgspec.Struct, array_like=True):
         return self.kind == b"message" and self.subtype in (b"rfc822", b"global")
 
 
-class _Scanner:
+class Scanner:
+    """The parts of a message, and what is known of each by `id(part)` for as long as the parts live."""
+
     def __init__(self, raw: bytes) -> None:
         self.raw = raw
         self.fields: dict[int, Fields] = {}
-        self.count = 0
+        self.parameters: dict[int, Parameters] = {}
+        """Of the content types."""
+        self._count = 0
+        self._header_bytes = 0
+        self.root = self._part(0, len(raw), digest=False)
+        todo = [(self.root, 0)]
+        while todo:
+            part, depth = todo.pop()
+            if depth < MOST_DEPTH and self._count < MOST_PARTS:
+                part.children = self._children(part)
+                todo += [(child, depth + 1) for child in part.children]
+            if not part.children:
+                self._plain(part)
+            part.lines = raw.count(b"\n", part.body, part.end)
 
-    def part(self, start: int, end: int, default: tuple[bytes, bytes]) -> tuple[Part, list[tuple[bytes, bytes]]]:
-        self.count += 1
+    def _part(self, start: int, end: int, *, digest: bool) -> Part:
+        self._count += 1
         body = headers.split_header(self.raw, start, end)
-        found = headers.fields(self.raw, start, body)
+        found: Fields = []
+        if self._header_bytes < MOST_HEADER_BYTES:
+            found = headers.fields(self.raw, start, body)
+            self._header_bytes += body - start
         kind, subtype, parameters = headers.content_type(found)
-        if headers.first(found, b"content-type") is None:
-            kind, subtype = default
+        if digest and headers.first(found, b"content-type") is None:
+            kind, subtype, parameters = b"message", b"rfc822", []
         part = Part(start, body, end, kind, subtype)
         self.fields[id(part)] = found
-        return part, parameters
+        self.parameters[id(part)] = parameters
+        return part
 
-    def boundaries(self, body: int, end: int, boundary: bytes) -> list[tuple[int, int]]:
+    def _children(self, part: Part) -> list[Part]:
+        if part.message:
+            return [self._part(part.body, part.end, digest=False)]
+        if part.multipart:
+            boundary = (headers.parameter(self.parameters[id(part)], b"boundary") or b"").rstrip()
+            if boundary:
+                digest = part.subtype == b"digest"
+                return [self._part(start, end, digest=digest) for start, end in self._between(part, boundary)]
+        return []
+
+    def _plain(self, part: Part) -> None:
+        """What has parts by its type and none in fact is described as something that needs none: a multipart as the
+        text it probably is, a message that is nested too deeply as data (RFC 3501: body-type-mpart, -msg)."""
+        if part.multipart:
+            part.kind, part.subtype, self.parameters[id(part)] = headers.content_type([])
+        elif part.message:
+            part.kind, part.subtype, self.parameters[id(part)] = b"application", b"octet-stream", []
+
+    def _between(self, part: Part, boundary: bytes) -> list[tuple[int, int]]:
         """(start, end) of each child. The line break before a delimiter belongs to the delimiter (RFC 2046 5.1.1)."""
-        raw = self.raw
+        raw, body, end = self.raw, part.body, part.end
         mark = b"--" + boundary
         found: list[tuple[int, int]] = []
         begin = -1
-        at = body
-        while True:
-            at = raw.find(mark, at, end)
-            if at < 0:
-                break
+        at = body - len(mark)
+        while (at := raw.find(mark, at + len(mark), end)) >= 0:
+            if at > body and raw[at - 1] != 10:
+                continue  # not at the beginning of a line
             line_end = raw.find(b"\n", at, end)
             stop = end if line_end < 0 else line_end + 1
-            rest = raw[at + len(mark) : stop].rstrip(b" \t\r\n")
-            if (at == body or raw[at - 1] == 10) and rest in (b"", b"--"):
-                if begin >= 0:
-                    last = at - 1 if at > begin and raw[at - 1] == 10 else at
-                    if last > begin and raw[last - 1] == 13:
-                        last -= 1
-                    found.append((begin, max(last, begin)))
-                if rest == b"--":
-                    return found
-                begin = stop
-                if len(found) + self.count >= MOST_PARTS:
-                    break
-                at = stop
-            else:
-                at += len(mark)
+            rest = raw[at + len(mark) : min(stop, at + len(mark) + MOST_PADDING)].rstrip(b" \t\r\n")
+            if rest not in (b"", b"--"):
+                continue  # another boundary, of which this one is the beginning
+            if begin >= 0:
+                last = at - 1 if at > begin else at
+                if last > begin and raw[last - 1] == 13:
+                    last -= 1
+                found.append((begin, last))
+            if rest == b"--":
+                return found
+            begin = stop
+            if len(found) + self._count >= MOST_PARTS:
+                break
         if begin >= 0:
             found.append((begin, end))
         return found
 
 
 def scan(raw: bytes) -> tuple[Part, dict[int, Fields]]:
-    """The root part, and the header fields of each part by `id(part)`, for as long as the parts live."""
-    scanner = _Scanner(raw)
-    root, parameters = scanner.part(0, len(raw), (b"text", b"plain"))
-    todo = [(root, parameters, 0)]
-    while todo:
-        part, parameters, depth = todo.pop()
-        if depth < MOST_DEPTH and scanner.count < MOST_PARTS:
-            if part.multipart:
-                boundary = headers.parameter(parameters, b"boundary")
-                default = (b"message", b"rfc822") if part.subtype == b"digest" else (b"text", b"plain")
-                if boundary:
-                    children = []
-                    for start, end in scanner.boundaries(part.body, part.end, boundary.rstrip()):
-                        children.append(scanner.part(start, end, default))
-                    part.children = [child for child, _ in children]
-                    todo += [(child, found, depth + 1) for child, found in children]
-            elif part.message:
-                child, found = scanner.part(part.body, part.end, (b"text", b"plain"))
-                part.children = [child]
-                todo.append((child, found, depth + 1))
-        if part.multipart and not part.children:
-            # A multipart without parts cannot be described as one (RFC 3501 body-type-mpart needs at least one).
-            part.kind, part.subtype = b"text", b"plain"
-        part.lines = raw.count(b"\n", part.body, part.end)
-    return root, scanner.fields
+    """The root part, and the header fields of each part by `id(part)`, for as long as the parts live. Never raises."""
+    scanner = Scanner(raw)
+    return scanner.root, scanner.fields

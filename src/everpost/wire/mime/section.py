@@ -59,17 +59,18 @@ def header_fields(header: bytes, names: frozenset[bytes], *, without: bool) -> b
     """HEADER.FIELDS and HEADER.FIELDS.NOT: the fields as they stand, and the empty line. `names` in lower case."""
     out = bytearray()
     keep = False
-    for line in header.splitlines(keepends=True) if b"\r" not in header.replace(b"\r\n", b"") else _lines(header):
+    at = 0
+    while at < len(header):
+        stop = header.find(b"\n", at) + 1 or len(header)
+        line = header[at:stop]
+        at = stop
         if line in (b"\r\n", b"\n"):
             break
         if line[:1] not in (b" ", b"\t"):
-            name = line.partition(b":")[0].strip().lower()
-            keep = (name in names) != without and b":" in line
+            name, colon, _ = line.partition(b":")
+            keep = bool(colon) and (name.strip().lower() in names) != without
         if keep:
             out += line
+    if out and not out.endswith(b"\n"):
+        out += b"\r\n"
     return bytes(out + b"\r\n")
-
-
-def _lines(header: bytes) -> list[bytes]:
-    """Lines by LF alone: a bare CR is part of a line."""
-    return [line + b"\n" for line in header.split(b"\n")]
