@@ -104,6 +104,8 @@ class _Waiting:
         self.packed = packed
         self.deadline = deadline
         self.size = sum(packed.sizes)
+        self.left = False
+        """The caller was told that nothing is certain and may send the message again: not tried any more."""
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def end(self, error: BaseException | None) -> None:
@@ -128,15 +130,19 @@ class Batcher:
 
     async def deliver(self, deliveries: Sequence[Delivery], deadline: float | None) -> None:
         """Returns when all are acknowledged. Raises StoreUnavailable at the deadline: what was sent by then may have
-        happened, what still waited for its group will not."""
+        happened; it is not sent again, as the caller's client will do that."""
         packed = await pack_aside([delivery.raw for delivery in deliveries])
         one = _Waiting(deliveries, packed, deadline)
         self._waiting.append(one)
         self._start()
-        done, _ = await asyncio.wait({one.done}, timeout=remaining(deadline))
+        try:
+            done, _ = await asyncio.wait({one.done}, timeout=remaining(deadline))
+        finally:
+            if not one.done.done():
+                one.left = True
+                if one in self._waiting:
+                    self._waiting.remove(one)
         if not done:
-            if one in self._waiting:
-                self._waiting.remove(one)
             raise StoreUnavailable(f"{self._database} is not available just now.", remedy="Try again in a moment.")
         one.done.result()
 
@@ -184,20 +190,26 @@ class Batcher:
                 one.end(None)
 
     def _work(self, group: list[_Waiting]) -> Callable[[Connection], Any]:
-        deliveries = [delivery for one in group for delivery in one.deliveries]
-        merged = Packed()
-        for one in group:
-            merged.add(one.packed)
         now = datetime.now(UTC)
-        arguments = [
-            [delivery.operation_id for delivery in deliveries],
-            [delivery.mailbox.guid for delivery in deliveries],
-            [delivery.internal_date or now for delivery in deliveries],
-            *merged.columns(),
-        ]
 
         async def work(connection: Connection) -> list[int]:
-            touched: list[int] = await connection.fetchval(_DELIVER, *arguments)
+            staying = [one for one in group if not one.left]
+            if not staying:
+                return []
+            touched: list[int] = await connection.fetchval(_DELIVER, *_arguments(staying, now))
             return touched
 
         return work
+
+
+def _arguments(group: list[_Waiting], now: datetime) -> list[Any]:
+    deliveries = [delivery for one in group for delivery in one.deliveries]
+    merged = Packed()
+    for one in group:
+        merged.add(one.packed)
+    return [
+        [delivery.operation_id for delivery in deliveries],
+        [delivery.mailbox.guid for delivery in deliveries],
+        [delivery.internal_date or now for delivery in deliveries],
+        *merged.columns(),
+    ]

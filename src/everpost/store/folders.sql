@@ -199,7 +199,9 @@ end $$;
 
 -- A lossy activation (3.4): in the opening transaction UIDs jump by more than the lost activation can have given. A
 -- folder without room for that begins anew: another UIDVALIDITY, and another id, so that no session takes its UIDs for
--- the old ones. Folder ids and UIDVALIDITYs jump as well.
+-- the old ones. Folder ids and UIDVALIDITYs jump as well. That an activation gives no folder more than a million UIDs
+-- while it is single is not enforced here yet: it would be counted in `put_messages` and `copy_messages`, from a mark in
+-- the folder's row that a grow of the set takes away.
 create or replace function everpost_mail.lossy_jump() returns void language plpgsql as $$
 declare
     base bigint := everpost_mail.modseq_floor();

@@ -160,6 +160,7 @@ class PostgresStore:
                     following = asyncio.create_task(
                         self._read(mailbox, query, mailbox.guid, folder_id, batch, deadline=deadline)
                     )
+                    following.add_done_callback(lambda done: done.cancelled() or done.exception())
                 if current is not None:
                     found = sql.messages(await current, parts)
                     if found:
