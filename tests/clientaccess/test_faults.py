@@ -197,6 +197,20 @@ def test_an_error_nobody_expected_ends_one_conversation(serving: Serving, monkey
     assert other.ask(b"a NOOP\r\n", b"a")
 
 
+@pytest.mark.parametrize("command", [b"IDLE", b"AUTHENTICATE PLAIN"])
+def test_a_line_without_end_ends_the_conversation(serving: Serving, command: bytes) -> None:
+    client = Raw(serving)
+    if command != b"IDLE":
+        client.file.close()
+        client.socket = socket.create_connection(("127.0.0.1", serving.port), 20)
+        client.file = client.socket.makefile("rb")
+        client.file.readline()
+    client.send(b"a " + command + b"\r\n")
+    client.until(b"+ ")
+    client.send(b"x" * 100_000)
+    assert client.file.readline().startswith(b"* BYE")
+
+
 def test_two_sessions_idle_on_one_folder(serving: Serving) -> None:
     """A second IDLE does not end the first one's news (findings: H8)."""
     clients = [Raw(serving) for _ in range(3)]

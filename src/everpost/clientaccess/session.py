@@ -159,8 +159,10 @@ class Session:
 
     async def line(self, limit: float | None) -> bytes:
         """A plain line from the client, apart from commands. Raises ConnectionResetError at the end, TimeoutError
-        after `limit` seconds of silence."""
+        after `limit` seconds of silence, Bye when it is too long."""
         while (found := self.reader.take_line()) is None:
+            if self.reader.overlong():
+                raise Bye("The line is too long")
             data = await self.connection.read(limit)
             if not data:
                 raise ConnectionResetError("the client left")

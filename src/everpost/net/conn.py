@@ -12,8 +12,10 @@ import asyncio
 import ssl
 from typing import Protocol
 
+from everpost.net.guard import GuardedSocket
+
 SLICE = 256 * 1024
-"""Bytes between two looks at the tenure: what waits behind a slow client is checked again before it goes on."""
+"""Bytes handed over at a time, so that little waits in the process for a slow client."""
 HOLD_LIMIT = 30.0
 """Seconds a write waits for a lapsed tenure to come back; clients bear that, and see no error."""
 HOLD_STEP = 0.05
@@ -55,9 +57,16 @@ class Connection:
     """Streams of one client with guarded writes. Everything it sends goes through `before_write`."""
 
     def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, authority: Serving, *, encrypted: bool
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        authority: Serving,
+        guard: GuardedSocket,
+        *,
+        encrypted: bool,
     ) -> None:
         self._reader = reader
+        self._guard = guard
         self._writer = writer
         self._authority = authority
         self.encrypted = encrypted
@@ -101,11 +110,12 @@ class Connection:
             await asyncio.sleep(HOLD_STEP)
 
     async def write(self, data: bytes, permit: Permit) -> None:
-        """Send when the tenure of `permit` holds; NotServing, and nothing more is sent, if it is over. A whole host
-        that was frozen resumes exactly here: the check is the last thing before the socket. Returns when the client
+        """Send when the tenure of `permit` holds; NotServing, and nothing more is sent, if it is over. The guarded
+        socket looks once more before each system call, also for what waits for a slow client. Returns when the client
         has taken nearly all of it; raises TimeoutError if it takes nothing for STALL_LIMIT."""
         for start in range(0, len(data), SLICE):
             await self.before_write(permit)
+            self._guard.permit = permit
             self._writer.write(data if len(data) <= SLICE else data[start : start + SLICE])
             async with asyncio.timeout(STALL_LIMIT):
                 await self._writer.drain()

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 
 from everpost.net.conn import Connection, NotServing, Serving
+from everpost.net.guard import GuardedListener, GuardedSocket
 
 log = logging.getLogger(__name__)
 
@@ -28,17 +29,23 @@ class Listener:
         self._authority = authority
         self._context = context
         self._server: asyncio.Server | None = None
+        self._socket: GuardedListener | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._addresses: Counter[str] = Counter()
 
     async def start(self, host: str, port: int) -> None:
-        """Listen."""
+        """Listen on an address of this host."""
+        self._socket = GuardedListener(host, port)
         self._server = await asyncio.start_server(
-            self._accept, host, port, ssl=self._context, limit=STREAM_LIMIT, backlog=512, reuse_address=True
+            self._accept, sock=self._socket, ssl=self._context, limit=STREAM_LIMIT, backlog=512
         )
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = Connection(reader, writer, self._authority, encrypted=self._context is not None)
+        guard = self._guard(writer)
+        if guard is None:
+            writer.transport.abort()
+            return
+        connection = Connection(reader, writer, self._authority, guard, encrypted=self._context is not None)
         task = asyncio.current_task()
         assert task is not None
         full = len(self._tasks) >= MOST_CONNECTIONS or self._addresses[connection.peer] >= MOST_PER_ADDRESS
@@ -62,6 +69,10 @@ class Listener:
             if self._addresses[connection.peer] <= 0:
                 del self._addresses[connection.peer]
             await connection.close()
+
+    def _guard(self, writer: asyncio.StreamWriter) -> GuardedSocket | None:
+        shown = writer.get_extra_info("socket")
+        return self._socket.accepted.get(shown.fileno()) if self._socket is not None and shown is not None else None
 
     async def stop(self, seconds: float) -> None:
         """Take no more; what is under way has `seconds` to end."""

@@ -52,6 +52,10 @@ class CommandReader:
         """Whether bytes wait: behind STARTTLS that is an attack."""
         return bool(self._buffer)
 
+    def overlong(self) -> bool:
+        """Whether what waits is no line and longer than any line may be."""
+        return len(self._buffer) > LONGEST_LINE and b"\n" not in self._buffer
+
     def take_line(self) -> bytes | None:
         """A plain line outside the command syntax: the answer to a challenge, or DONE."""
         end = self._buffer.find(b"\n")
