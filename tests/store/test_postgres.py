@@ -472,8 +472,10 @@ async def test_operation_ids_are_forgotten_after_a_week_a_day_at_a_time(
 async def test_the_schema_is_made_once_and_may_be_made_again(server: OneServer) -> None:
     async def again(connection: Any) -> None:
         async with connection.transaction():
-            await connection.execute("comment on schema everpost_mail is 'version 2'")
+            await connection.execute(f"comment on schema everpost_mail is 'version {migrate.OLDEST}'")
             await prepare(connection, False)
+            comment = await connection.fetchval("select obj_description('everpost_mail'::regnamespace)")
+            assert comment == f"version {migrate.VERSION}"
             for text in migrate.scripts():
                 await connection.execute(text)
 

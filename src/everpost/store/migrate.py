@@ -15,7 +15,7 @@ class Connection(Protocol):
     async def fetchval(self, query: str, *args: Any) -> Any: ...
 
 
-VERSION = 2
+VERSION = 3
 """Raised with every change of the scripts."""
 OLDEST = 2
 """The scripts may be run again on any version from this one on."""

@@ -50,7 +50,15 @@ create table if not exists everpost_mail.chunk (
     data bytea not null,
     primary key (content_id, n)
 ) with (toast_tuple_target = 4080);
-alter table everpost_mail.chunk alter column data set storage external;
+
+-- Compressed by lz4 where the server has it: text takes 0.55 of the log and so of what crosses to the copies, base64
+-- takes 1.0, and neither costs measurable time (10 KB messages). By pglz never: it takes more time than it saves.
+do $$ begin
+    alter table everpost_mail.chunk alter column data set compression lz4;
+    alter table everpost_mail.chunk alter column data set storage extended;
+exception when feature_not_supported then
+    alter table everpost_mail.chunk alter column data set storage external;
+end $$;
 
 create table if not exists everpost_mail.message (
     folder_id bigint not null,
