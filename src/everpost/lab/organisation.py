@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +16,8 @@ from typing import Any
 
 from everpost.errors import EverpostError
 from everpost.lab.hosts import Host, Lab, Process
+from everpost.manage import client
+from everpost.settings import load
 
 WITNESS = "EX10-CAHT"
 DAG = "E14-DAG"
@@ -90,6 +94,27 @@ class Server:
         start = text.find("[")
         return json.loads(text[start:]) if start >= 0 else []
 
+    def rows(self, line: str, timeout: float = 60.0) -> list[dict[str, Any]]:
+        """The same as `shell` without a process of its own, for what is asked again and again while time is measured.
+        Not from within an event loop."""
+
+        async def ask() -> list[dict[str, Any]]:
+            async with asyncio.timeout(timeout):
+                return await client.events(load(self.config).admin_socket, line)
+
+        try:
+            events = asyncio.run(ask())
+        except TimeoutError:
+            raise CommandFailed(f"{self.name} did not answer {line} within {timeout:.0f} s") from None
+        except EverpostError as error:
+            raise CommandFailed(error.what, remedy=error.remedy) from error
+        found: list[dict[str, Any]] = []
+        for event in events:
+            if "error" in event:
+                raise CommandFailed(event["error"]["what"], remedy=event["error"].get("remedy", ""))
+            found += event.get("rows", [])
+        return found
+
 
 class Organisation:
     """EX01, EX02 and the witness of the demonstration."""
@@ -161,7 +186,7 @@ class Organisation:
 
     def wait_agent(self, server: Server, seconds: float = 30.0) -> None:
         """Until the server's agent takes commands."""
-        self.wait(lambda: bool(server.shell("Get-ExchangeServer")), seconds, f"the agent of {server.name}")
+        self.wait(lambda: bool(server.rows("Get-ExchangeServer", 5.0)), seconds, f"the agent of {server.name}")
 
     def retry(self, action: Callable[[], Any], seconds: float = 20.0) -> Any:
         """Until it does not fail."""
@@ -187,7 +212,7 @@ class Organisation:
 
     def status(self, server: Server | None = None) -> dict[str, dict[str, Any]]:
         """Get-MailboxDatabaseCopyStatus by copy name."""
-        rows = (server or self.servers[0]).shell("Get-MailboxDatabaseCopyStatus")
+        rows = (server or self.servers[0]).rows("Get-MailboxDatabaseCopyStatus", 5.0)
         return {row["Name"]: row for row in rows}
 
     def whole(self, server: Server | None = None) -> bool:
@@ -205,8 +230,6 @@ class Organisation:
 
     def close(self, *, keep_files: bool = False) -> None:
         """Stop everything and remove what the lab made."""
-        import shutil
-
         for server in self.all:
             if server.process is not None and server.process.running():
                 server.process.popen.terminate()

@@ -1,28 +1,28 @@
-"""Delivers messages by SMTP, again and again until each is acknowledged.
+"""Delivers messages by SMTP, each again and again until it is acknowledged.
 
-    python -m everpost.lab.load.deliver --ledger F --name N --hubs H:P[,H:P] --to A[,A] --rate 60 [--own DIR]
+    python -m everpost.lab.load.deliver --ledger F --name N --hubs H:P[,H:P] --to A[,A] --rate 60 [--own PATH]
 
-Ledger: `ack` (id, to, hub, sha, tries) after 250, fsynced; `unknown` when an answer was lost after the message had been
-sent (the message is sent again: its second copy is a resubmission, not the server's doing); `later` for a 4xx.
+The first hub is the one of choice; others are for when it does not answer. A message whose answer was lost is sent
+again: a second copy of it is the client's doing (`lab.history`).
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import itertools
-import os
-import smtplib
+import random
 import threading
 import time
 
 from everpost.lab.load.ledger import Ledger
 from everpost.lab.load.own import own_messages
 from everpost.lab.load.shapes import message
+from everpost.lab.load.smtp import Sender, hubs
 
-PATIENCE = 35.0
-"""Seconds for an answer: a hub waits up to 30 for its database."""
-CONNECT = 1.0
+AGAIN = 0.03
+"""Seconds before a message is sent again: more than 20 tries a second while they are refused at once."""
+LARGE_AT = 10
+"""Which message of the first worker is the one with the large attachment."""
 
 
 class Worker:
@@ -33,78 +33,30 @@ class Worker:
         self._ledger = ledger
         self._number = number
         self._own = own
-        self._hubs = [hub.rsplit(":", 1) for hub in arguments.hubs.split(",")]
         self._to = arguments.to.split(",")
-        self._client: smtplib.SMTP | None = None
-        self._hub = 0
+        self._sender = Sender(ledger, hubs(arguments.hubs))
 
-    def _stopping(self) -> bool:
-        return os.path.exists(self._a.ledger + ".stop")
-
-    def _connect(self) -> smtplib.SMTP:
-        if self._client is None:
-            host, port = self._hubs[self._hub % len(self._hubs)]
-            self._client = smtplib.SMTP(timeout=CONNECT)
-            self._client.connect(host, int(port))
-            self._client.ehlo("load.example.org")
-            assert self._client.sock is not None
-            self._client.sock.settimeout(PATIENCE if len(self._hubs) == 1 else 4.0)
-        return self._client
-
-    def _drop(self) -> None:
-        if self._client is not None:
-            self._client.close()
-        self._client = None
-        self._hub += 1
-
-    def _try(self, identity: str, to: str, raw: bytes) -> bool:
-        """One try; what became of it is in the ledger."""
-        sent = False
-        try:
-            client = self._connect()
-            for code, text in (client.mail("load@example.org"), client.rcpt(to), client.docmd("DATA")):
-                if code not in (250, 251, 354):
-                    self._ledger.note("later", id=identity, code=code, text=text.decode("ascii", "replace"))
-                    client.rset()
-                    return False
-            quoted = smtplib._quote_periods(raw)  # type: ignore[attr-defined]
-            sent = True
-            client.send(quoted + b".\r\n")
-            code, text = client.getreply()
-            if code == 250:
-                return True
-            self._ledger.note("later", id=identity, code=code, text=text.decode("ascii", "replace"))
-            if code == 451:
-                self._ledger.note("unknown", id=identity)  # the delivery may still come true
-            return False
-        except (OSError, smtplib.SMTPException) as error:
-            if sent:
-                self._ledger.note("unknown", id=identity, why=type(error).__name__)
-            self._drop()
-            return False
+    def _message(self, count: int, identity: str) -> bytes:
+        seed = self._number * 1_000_000 + count
+        if self._a.large and self._number == 0 and count == LARGE_AT:
+            return message(seed, identity, large=True)
+        if self._own:
+            return b"X-Ledger-Id: " + identity.encode() + b"\r\n" + self._own[seed % len(self._own)]
+        return message(seed, identity)
 
     def run(self) -> None:
-        """Until the stop file appears; the message under way is given up only if it was never sent."""
+        """Until the lab asks to stop; the message under way is then given up, acknowledged or not."""
         pause = self._a.threads / self._a.rate
+        time.sleep(pause * random.random())
         for count in itertools.count(1):
-            if self._stopping():
-                return
             began = time.monotonic()
             identity = f"{self._a.name}-{self._number}-{count}"
-            seed = self._number * 1_000_000 + count
-            large = self._a.large and self._number == 0 and count == 20
-            raw = self._own[seed % len(self._own)] if self._own else message(seed, identity, large=large)
-            if self._own:
-                raw = b"X-Ledger-Id: " + identity.encode() + b"\r\n" + raw
+            raw = self._message(count, identity)
             to = self._to[count % len(self._to)]
-            tries = 1
-            while not self._try(identity, to, raw):
-                tries += 1
-                if self._stopping():
-                    return
-                time.sleep(0.02)
-            sha = hashlib.sha256(raw).hexdigest()
-            self._ledger.note("ack", sync=True, id=identity, to=to, sha=sha, tries=tries)
+            while not self._ledger.stopping() and not self._sender.send(identity, to, raw):
+                time.sleep(AGAIN)
+            if self._ledger.stopping():
+                return
             time.sleep(max(0.0, pause - (time.monotonic() - began)))
 
 

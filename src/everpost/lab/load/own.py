@@ -1,7 +1,8 @@
-"""The user's own mail as load: an mbox file, a Maildir, or a folder of .eml files."""
+"""The user's own mail as load: an mbox file, a Maildir, or a folder of .eml files (also .eml.gz)."""
 
 from __future__ import annotations
 
+import gzip
 import mailbox
 from pathlib import Path
 
@@ -16,15 +17,22 @@ def own_messages(path: str) -> list[bytes]:
         box = mailbox.mbox(str(place), create=False)
         found = [box.get_bytes(key) for key in list(box.keys())[:MOST]]
     elif (place / "cur").is_dir():
-        files = [*(place / "cur").iterdir(), *(place / "new").iterdir()]
-        found = [file.read_bytes() for file in files[:MOST]]
+        folders = [place / name for name in ("cur", "new") if (place / name).is_dir()]
+        found = [file.read_bytes() for file in [file for one in folders for file in sorted(one.iterdir())][:MOST]]
     elif place.is_dir():
-        found = [file.read_bytes() for file in sorted(place.rglob("*.eml"))[:MOST]]
+        files = sorted(file for file in place.rglob("*") if file.name.endswith((".eml", ".eml.gz")))
+        found = [_read(file) for file in files[:MOST]]
     if not found:
         raise ValueError(f"There is no mail at {path}: name an mbox file, a Maildir, or a folder of .eml files.")
-    return [_crlf(raw) for raw in found]
+    return [as_sent(raw) for raw in found]
 
 
-def _crlf(raw: bytes) -> bytes:
+def _read(file: Path) -> bytes:
+    raw = file.read_bytes()
+    return gzip.decompress(raw) if file.suffix == ".gz" else raw
+
+
+def as_sent(raw: bytes) -> bytes:
+    """As a client sends it: CRLF line ends, no NUL, an end of line at the end."""
     plain = raw.replace(b"\r\n", b"\n").replace(b"\r", b"\n").replace(b"\0", b"")
     return plain.replace(b"\n", b"\r\n").rstrip(b"\r\n") + b"\r\n"
