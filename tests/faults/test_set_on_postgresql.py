@@ -114,7 +114,7 @@ async def test_a_grow_waits_for_the_checkpointer(hosts: list[Host]) -> None:
     probe.abandon()
 
 
-async def test_a_second_walsender_of_the_name_is_shrunk_with_an_alarm(hosts: list[Host], tmp_path: Path) -> None:
+async def test_a_second_walsender_of_the_name_is_shrunk_with_an_alarm(hosts: list[Host]) -> None:
     world = World(hosts)
     await world.build()
     await world.grown()

@@ -16,11 +16,11 @@ from everpost.errors import Refused
 from everpost.model.database import LocationState
 from everpost.model.recipient import MailboxRef
 from everpost.net import tls
-from everpost.store import migrate, sessions
+from everpost.store import sessions
 from everpost.store.interface import Append, Delivery, FlagMode, NoSuchFolder, Part, StoreUnavailable
 from everpost.store.postgres import PostgresStore
 
-from .conftest import OneServer, empty, prepare
+from .conftest import OneServer, empty
 from .proxy import Proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -467,26 +467,6 @@ async def test_operation_ids_are_forgotten_after_a_week_a_day_at_a_time(
     while await store.purge_operations("MB01"):
         pass
     assert await ask(server, "select count(*) from everpost_mail.operation") == 28
-
-
-async def test_the_schema_is_made_once_and_may_be_made_again(server: OneServer) -> None:
-    async def again(connection: Any) -> None:
-        async with connection.transaction():
-            await connection.execute(f"comment on schema everpost_mail is 'version {migrate.OLDEST}'")
-            await prepare(connection, False)
-            comment = await connection.fetchval("select obj_description('everpost_mail'::regnamespace)")
-            assert comment == f"version {migrate.VERSION}"
-            for text in migrate.scripts():
-                await connection.execute(text)
-
-    async def refused(connection: Any) -> None:
-        async with connection.transaction():
-            await connection.execute("comment on schema everpost_mail is 'version 1'")
-            await prepare(connection, False)
-
-    await server.engine._mail.ask(again)
-    with pytest.raises(Refused):
-        await server.engine._mail.ask(refused)
 
 
 async def test_watchers_in_other_processes_are_woken(server: OneServer, store: PostgresStore, box: MailboxRef) -> None:
