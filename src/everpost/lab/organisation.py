@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -41,8 +42,7 @@ class Server:
 
     def command(self, *arguments: str, timeout: float = 120.0) -> str:
         """`everpost ARGUMENTS` on the host; its output. Raises CommandFailed."""
-        log = self.host.root / "command.log"
-        log.unlink(missing_ok=True)
+        log = self.host.root / f"command-{uuid.uuid4().hex}.log"  # the screen and the story ask at the same time
         process = self.host.spawn([sys.executable, "-m", "everpost", *arguments], log, self._env)
         try:
             status = process.popen.wait(timeout)
@@ -50,6 +50,7 @@ class Server:
             process.popen.kill()
             raise CommandFailed(f"everpost {' '.join(arguments[:3])} did not end within {timeout:.0f} s") from None
         text = log.read_text(errors="replace")
+        log.unlink()
         if status != 0:
             raise CommandFailed(text.strip() or f"everpost {arguments[0]} ended with {status}")
         return text
