@@ -1,8 +1,7 @@
-"""The user's own mail as load: an mbox file, a Maildir, or a folder of .eml files (also .eml.gz)."""
+"""The user's own mail as load: an mbox file, a Maildir, or a folder of .eml files."""
 
 from __future__ import annotations
 
-import gzip
 import mailbox
 from pathlib import Path
 
@@ -20,16 +19,10 @@ def own_messages(path: str) -> list[bytes]:
         folders = [place / name for name in ("cur", "new") if (place / name).is_dir()]
         found = [file.read_bytes() for file in [file for one in folders for file in sorted(one.iterdir())][:MOST]]
     elif place.is_dir():
-        files = sorted(file for file in place.rglob("*") if file.name.endswith((".eml", ".eml.gz")))
-        found = [_read(file) for file in files[:MOST]]
+        found = [file.read_bytes() for file in sorted(place.rglob("*.eml"))[:MOST]]
     if not found:
         raise ValueError(f"There is no mail at {path}: name an mbox file, a Maildir, or a folder of .eml files.")
     return [as_sent(raw) for raw in found]
-
-
-def _read(file: Path) -> bytes:
-    raw = file.read_bytes()
-    return gzip.decompress(raw) if file.suffix == ".gz" else raw
 
 
 def as_sent(raw: bytes) -> bytes:
