@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from everpost.activemanager import transitions
@@ -18,9 +19,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+Upkeep = Callable[[object], Awaitable[None]]
+"""The store's daily work, given a connection to an open active."""
 GENERATION = 1024 * 1024
 PROGRESS_EVERY = 1.0
 LOCAL_PROBE_EVERY = 1.0
+UPKEEP_EVERY = 3600.0
+"""Seconds between offers to the store to do its daily work; the store knows when it did it last."""
 CANNOT_WRITE = 5.0
 """Seconds without a local commit after which the database is handed over (3.7)."""
 
@@ -28,7 +33,7 @@ CANNOT_WRITE = 5.0
 class ActiveDuty:
     """One open copy at one token. `tick` is called five times a second and at each change of the record."""
 
-    def __init__(self, database: str, engine: Engine, host: Host, held: Held, now: float) -> None:
+    def __init__(self, database: str, engine: Engine, host: Host, held: Held, now: float, upkeep: Upkeep) -> None:
         self.token: Token = held.location.token
         self.tenure_epoch = host.own_tenure()
         self._database = database
@@ -48,6 +53,9 @@ class ActiveDuty:
         self._local_commit: asyncio.Task[None] | None = None
         self._local_begun = now
         self._local_done = now
+        self._upkeep = upkeep
+        self._upkeep_at = now
+        self._upkeep_task: asyncio.Task[None] | None = None
 
     @property
     def held(self) -> Held:
@@ -77,6 +85,7 @@ class ActiveDuty:
     async def tick(self) -> None:
         """Look at the set, then at the host's own disk, then record progress."""
         self._watch_own_disk()
+        self._keep_up()
         await self._keeper.tick()
         now = self._host.clock.boottime()
         positions = self._keeper.positions
@@ -105,6 +114,20 @@ class ActiveDuty:
                 self._local_done = now
             elif isinstance(error, EverpostError):
                 log.warning("%s: cannot commit locally: %s", self._database, error)
+
+    def _keep_up(self) -> None:
+        """Beside everything else: its COMMIT may wait for a member that this tick is about to shrink."""
+        now = self._host.clock.boottime()
+        if self._upkeep_task is not None:
+            if not self._upkeep_task.done():
+                return
+            error = self._upkeep_task.exception()
+            self._upkeep_task = None
+            if error is not None:
+                log.warning("%s: upkeep: %s", self._database, error)
+        if now - self._upkeep_at >= UPKEEP_EVERY:
+            self._upkeep_at = now
+            self._upkeep_task = asyncio.create_task(self._engine.upkeep(self._upkeep))
 
     def cannot_write(self) -> bool:
         """Whether no local commit has returned for too long, though one was asked for."""

@@ -14,7 +14,7 @@ from typing import Protocol
 
 from everpost.activemanager import transitions
 from everpost.activemanager.activation import Activation, NotComplete, Prepare
-from everpost.activemanager.active import ActiveDuty
+from everpost.activemanager.active import ActiveDuty, Upkeep
 from everpost.activemanager.decide import RESTART
 from everpost.activemanager.passive import PassiveDuty
 from everpost.activemanager.record import Held, LocationWriter, Superseded
@@ -69,11 +69,12 @@ class Host(Protocol):
 class CopyController:
     """Drives one copy. `run` never ends by itself; cancelling it leaves the instance to the warden."""
 
-    def __init__(self, database: str, engine: Engine, host: Host, prepare: Prepare) -> None:
+    def __init__(self, database: str, engine: Engine, host: Host, prepare: Prepare, upkeep: Upkeep) -> None:
         self.database = database
         self.engine = engine
         self._host = host
         self._prepare = prepare
+        self._upkeep = upkeep
         self._changed = asyncio.Event()
         self._crashes: deque[float] = deque(maxlen=4)
         self.held: Held | None = None
@@ -199,7 +200,8 @@ class CopyController:
         await self.engine.admit(True)
 
     def _begin_duty(self, held: Held) -> None:
-        self.active = ActiveDuty(self.database, self.engine, self._host, held, self._host.clock.boottime())
+        now = self._host.clock.boottime()
+        self.active = ActiveDuty(self.database, self.engine, self._host, held, now, self._upkeep)
 
     async def _restart(self, held: Held) -> None:
         """The postmaster died, or the whole server did: activate the own copy again (3.6), or, the second time within

@@ -13,6 +13,7 @@ import msgspec
 
 from everpost.activemanager import setpolicy, transitions
 from everpost.activemanager.activation import Prepare
+from everpost.activemanager.active import Upkeep
 from everpost.activemanager.copy import CopyController
 from everpost.activemanager.decide import decide
 from everpost.activemanager.gather import Gatherer, Live
@@ -69,7 +70,7 @@ class ActiveManager:
     """Runs the copies of this server, and decides for its DAG when it is PAM.
 
     `engines` makes the engine of a database's copy; `prepare` brings the store's schema up to date in the opening
-    transaction; `expired(server)` says whether that server was silent for TAKE seconds.
+    transaction, `upkeep` is its daily work; `expired(server)` says whether that server was silent for TAKE seconds.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class ActiveManager:
         agents: Agents,
         engines: Callable[[MailboxDatabase], Engine],
         prepare: Prepare,
+        upkeep: Upkeep,
         learn: Callable[[Entry], None] = lambda _: None,
     ) -> None:
         self.me = me
@@ -101,6 +103,7 @@ class ActiveManager:
         self._agents = agents
         self._engines = engines
         self._prepare = prepare
+        self._upkeep = upkeep
         self.writer = LocationWriter(directory, clock, self._own_guard, learn)
         self._gatherer = Gatherer(me, live)
         self._performer = Performer(me, directory, self.writer, taker, clock, self._own_guard)
@@ -330,7 +333,7 @@ class ActiveManager:
             }
             for name, database in wanted.items():
                 if name not in self._copies:
-                    controller = CopyController(name, self._engines(database), self, self._prepare)
+                    controller = CopyController(name, self._engines(database), self, self._prepare, self._upkeep)
                     self._copies[name] = (controller, group.create_task(controller.run()))
             for name in list(self._copies):
                 if name not in wanted:

@@ -32,7 +32,7 @@ from everpost.model.server import Role
 from everpost.model.tenure import TenureState
 from everpost.net import tls
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
-from everpost.store.migrate import migrate
+from everpost.store.migrate import migrate, upkeep
 
 log = logging.getLogger(__name__)
 
@@ -175,6 +175,7 @@ class Agent:
             agents=self.agents,
             engines=engine,
             prepare=prepare_store,
+            upkeep=keep_store,
             learn=self._live_cache.learn,
         )
         group.create_task(self._hold_tenure(page))
@@ -237,6 +238,12 @@ async def prepare_store(connection: object, lossy: bool) -> None:
     """Bring the store's schema up to date in the opening transaction."""
     assert isinstance(connection, asyncpg.Connection)
     await migrate(connection, lossy=lossy)
+
+
+async def keep_store(connection: object) -> None:
+    """The store's daily work."""
+    assert isinstance(connection, asyncpg.Connection)
+    await upkeep(connection)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -354,6 +354,16 @@ class PostgresEngine:
         finally:
             connection.terminate()
 
+    async def upkeep(self, work: Callable[[object], Awaitable[None]]) -> None:
+        """Given up only with the connection, which dies with the instance."""
+        connection = await connect(self._sockets, self._port, config.MAIL)
+        try:
+            await work(connection)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Unavailable(f"The upkeep of {self.database} did not end well: {error}.") from error
+        finally:
+            connection.terminate()
+
     # -- an active ----------------------------------------------------------------------------------------------
 
     async def set_names(self, names: Sequence[str]) -> None:

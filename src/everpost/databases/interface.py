@@ -134,6 +134,9 @@ class Engine(Protocol):
     async def record_opening(self, opening: Opening, prepare: Callable[[object, bool], Awaitable[None]]) -> None:
         """The opening transaction: schema, opening row, and the jump of UIDs if it is lossy; committed on return."""
 
+    async def upkeep(self, work: Callable[[object], Awaitable[None]]) -> None:
+        """The store's daily work on an open active, on a connection of its own; its COMMIT waits as long as it must."""
+
     async def openings(self) -> list[tuple[Token, str]]:
         """(token, nonce) of each opening that this copy has replayed, oldest first."""
 

@@ -224,12 +224,25 @@ begin
     update everpost_mail.folder set uid_next = uid_next + 1000000, modseq = greatest(modseq, base) + 1;
 end $$;
 
--- Operation ids are kept for 7 days; at most a day of them goes at a time, whatever the clock says (3.10).
-create or replace function everpost_mail.purge_operations() returns bigint language sql as $$
+-- Operation ids are kept for 7 days. Once a day one day of them goes, whatever the clock says (3.10): it may have jumped
+-- either way, and then at most one day too many is forgotten.
+drop function if exists everpost_mail.purge_operations();
+create or replace function everpost_mail.upkeep() returns bigint language plpgsql as $$
+declare
+    gone bigint;
+begin
+    update everpost_mail.upkept set at = now() where at not between now() - interval '1 day' and now();
+    if not found then
+        if exists (select from everpost_mail.upkept) then
+            return 0;
+        end if;
+        insert into everpost_mail.upkept values (now());
+    end if;
     with old as (
         delete from everpost_mail.operation
          where at < now() - interval '7 days' and at < (select min(at) from everpost_mail.operation) + interval '1 day'
         returning 1
     )
-    select count(*) from old
-$$;
+    select count(*) from old into gone;
+    return gone;
+end $$;

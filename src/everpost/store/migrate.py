@@ -15,7 +15,7 @@ class Connection(Protocol):
     async def fetchval(self, query: str, *args: Any) -> Any: ...
 
 
-VERSION = 3
+VERSION = 4
 """Raised with every change of the scripts."""
 OLDEST = 2
 """The scripts may be run again on any version from this one on."""
@@ -25,6 +25,12 @@ _SCRIPTS = ("schema.sql", "folders.sql", "messages.sql", "grants.sql")
 def scripts() -> list[str]:
     """What makes the schema, in order."""
     return [resources.files("everpost.store").joinpath(name).read_text() for name in _SCRIPTS]
+
+
+async def upkeep(connection: Connection) -> None:
+    """Forget operation ids of more than 7 days, at most a day of them and once a day, so that a clock that jumped
+    cannot make the store forget what hubs may still repeat (3.10). May be called as often as one likes."""
+    await connection.fetchval("select everpost_mail.upkeep()")
 
 
 async def migrate(connection: Connection, *, lossy: bool) -> None:

@@ -272,9 +272,3 @@ class PostgresStore:
         return self._wakers.wait(mailbox.database, folder_id)
 
     # -- housekeeping -------------------------------------------------------------------------------------------
-
-    async def purge_operations(self, database: str, *, deadline: float | None = None) -> int:
-        """Forget operation ids of more than 7 days, at most a day of them; called once a day of boot time, so that a
-        clock that jumped cannot make the store forget what hubs may still repeat (3.10). Returns how many."""
-        count: int = await self._write(database, "purge_operations", deadline=deadline)
-        return count

@@ -95,3 +95,6 @@ create table if not exists everpost_mail.operation (
     repeated integer not null default 0
 );
 create index if not exists operation_at on everpost_mail.operation (at);
+
+-- When the daily work was done last: one row, or none before the first time.
+create table if not exists everpost_mail.upkept (at timestamptz not null);
