@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -146,3 +148,28 @@ async def test_connections_are_bounded_by_address(start: Start, monkeypatch: pyt
         await asyncio.wait_for(third.readexactly(5), 5)
     for _, one in [*pairs, (third, writer)]:
         one.close()
+
+
+async def test_a_client_that_writes_in_pieces_is_not_kept_waiting(start: Start) -> None:
+    """imaplib writes a literal and its line end apart; the kernel holds the second until the first is acknowledged."""
+
+    async def handler(connection: Connection) -> None:
+        got = b""
+        while data := await connection.read(5.0):
+            got += data
+            if got.endswith(b"\r\n"):
+                got = b""
+                await connection.write(b"ok", connection.permit())
+
+    port = await start(handler)
+
+    def talk() -> float:
+        with socket.create_connection(("127.0.0.1", port), 5) as client:
+            began = time.monotonic()
+            for _ in range(50):
+                client.sendall(b"a literal")
+                client.sendall(b"\r\n")
+                assert client.recv(10) == b"ok"
+            return time.monotonic() - began
+
+    assert await asyncio.to_thread(talk) < 1.0  # 50 times 40 ms if the acknowledgement is delayed

@@ -18,7 +18,12 @@ def start_relays(lab: Lab, host: Host) -> list[str]:
     lines = []
     for what, name, standard, local in PORTS:
         if isinstance(host, NamespaceHost):
-            threading.Thread(target=_relay, args=(host, standard, local), daemon=True).start()
+            try:
+                listener = socket.create_server(("127.0.0.1", local))
+            except OSError as error:
+                lines.append(f"{what}: not from outside, 127.0.0.1 port {local} is taken ({error.strerror})")
+                continue
+            threading.Thread(target=_relay, args=(host, standard, listener), daemon=True).start()
             lines.append(f"{what}: 127.0.0.1 port {local}")
         else:
             lines.append(f"{what}: {host.address} port {host.ports.get(name, standard)}")
@@ -32,12 +37,8 @@ def _enter(space: str) -> None:
             raise OSError(ctypes.get_errno(), f"cannot enter {space}")
 
 
-def _relay(host: NamespaceHost, port: int, local: int) -> None:
-    """Listen outside, connect inside: a socket stays in the namespace in which it was made."""
-    listener = socket.socket()
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(("127.0.0.1", local))
-    listener.listen(16)
+def _relay(host: NamespaceHost, port: int, listener: socket.socket) -> None:
+    """Listens outside, connects inside: a socket stays in the namespace in which it was made."""
     _enter(host.space)
     while True:
         outside, _ = listener.accept()
@@ -47,6 +48,7 @@ def _relay(host: NamespaceHost, port: int, local: int) -> None:
             outside.close()
             continue
         inside.settimeout(None)
+        inside.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         for one, other in ((outside, inside), (inside, outside)):
             threading.Thread(target=_copy, args=(one, other), daemon=True).start()
 
@@ -54,6 +56,7 @@ def _relay(host: NamespaceHost, port: int, local: int) -> None:
 def _copy(one: socket.socket, other: socket.socket) -> None:
     try:
         while data := one.recv(65536):
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
             other.sendall(data)
     except OSError:
         pass

@@ -69,6 +69,7 @@ class Connection:
         self._guard = guard
         self._writer = writer
         self._authority = authority
+        self._read_on = False
         self.encrypted = encrypted
         peer = writer.get_extra_info("peername")
         self.peer: str = str(peer[0]) if peer else "unknown"
@@ -95,6 +96,9 @@ class Connection:
 
     async def read(self, limit: float | None) -> bytes:
         """The next bytes; b"" at the end. Raises TimeoutError after `limit` seconds (None: waits)."""
+        if self._read_on:
+            self._guard.acknowledge()
+        self._read_on = True
         async with asyncio.timeout(limit):
             return await self._reader.read(65536)
 
@@ -113,6 +117,7 @@ class Connection:
         """Send when the tenure of `permit` holds; NotServing, and nothing more is sent, if it is over. The guarded
         socket looks once more before each system call, also for what waits for a slow client. Returns when the client
         has taken nearly all of it; raises TimeoutError if it takes nothing for STALL_LIMIT."""
+        self._read_on = False
         for start in range(0, len(data), SLICE):
             await self.before_write(permit)
             self._guard.permit = permit
