@@ -17,7 +17,8 @@ from everpost.model.recipient import Mailbox, MailboxRef
 from everpost.net import tls
 from everpost.net.listen import Listener
 from everpost.store.memory import MemoryStore
-from everpost.transport.receive import Receiver, ReceiveSettings
+from everpost.transport import session as transport
+from everpost.transport.receive import Receiver
 
 PASSWORD = "a password"
 PEOPLE = {
@@ -110,8 +111,9 @@ class Small:
         self.smtp, self.submission, self.imaps = ports
 
     def _receiver(self, directory: Directory, clock: SystemClock, *, submission: bool) -> Any:
-        settings = ReceiveSettings(hostname="EX01", submission=submission)
-        return Receiver(settings, self.store, directory, directory, clock, self._context).handle
+        settings = transport.ReceiveSettings(hostname="EX01", submission=submission)
+        services = transport.Services(settings, self.store, directory, directory, clock, self._context)
+        return Receiver(services).handle
 
     async def _end(self) -> None:
         for listener in self._listeners:

@@ -4,122 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import smtplib
-import socket
-import ssl
 import subprocess
-from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 
 import pytest
 
-from everpost.clock import SystemClock
-from everpost.model.recipient import Mailbox
-from everpost.net import tls
-from everpost.net.listen import Listener
-from everpost.store.interface import Delivery, StoreUnavailable
-from everpost.transport.receive import Receiver, ReceiveSettings
+from everpost.net.conn import Connection, Permit
+from everpost.net.listen import Handler
 
-ANNA = Mailbox(
-    guid="g1", name="Anna", alias="anna", addresses=("anna@contoso.com",), database="MB01", password_hash="h"
-)
-BEN = Mailbox(guid="g2", name="Ben", alias="ben", addresses=("ben@contoso.com",), database="MB02")
-
-
-class FakeStore:
-    """Keeps deliveries; may be away, or hold every delivery back until it is told."""
-
-    def __init__(self) -> None:
-        self.delivered: list[Delivery] = []
-        self.away = False
-        self.held: asyncio.Event | None = None
-
-    async def deliver(self, deliveries: Sequence[Delivery], *, deadline: float | None = None) -> None:
-        if self.held is not None:
-            await self.held.wait()
-        if self.away:
-            raise StoreUnavailable("MB01 is not available just now.")
-        self.delivered += deliveries
-
-
-class FakeAuthority:
-    """The host's tenure."""
-
-    def __init__(self) -> None:
-        self.holds = True
-        self.epoch = 1
-
-    def serving(self) -> bool:
-        return self.holds
-
-    def tenure_epoch(self) -> int:
-        return self.epoch
-
-
-class FakePeople:
-    def mailbox_by_address(self, address: str) -> Mailbox | None:
-        return {"anna@contoso.com": ANNA, "ben@contoso.com": BEN}.get(address.lower())
-
-
-class FakePasswords:
-    async def verify(self, password_hash: str | None, password: str) -> bool:
-        return password_hash is not None and password == "right password"
-
-
-class World:
-    def __init__(self, folder: Path) -> None:
-        self.store = FakeStore()
-        self.authority = FakeAuthority()
-        self.folder = folder
-        self.listeners: list[Listener] = []
-        authority = tls.create_authority("Test")
-        key = tls.new_key()
-        certificate = authority.sign(key.public_key(), "EX01", ["127.0.0.1"], ["localhost"])
-        tls.save_host(folder, key, certificate, authority.pem)
-
-    async def listen(self, *, submission: bool = False) -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = int(probe.getsockname()[1])
-        receiver = Receiver(
-            ReceiveSettings(hostname="EX01", submission=submission, wait=1.0),
-            self.store,  # type: ignore[arg-type]
-            FakePeople(),
-            FakePasswords(),
-            SystemClock(),
-            tls.server_context(self.folder),
-        )
-        listener = Listener(receiver.handle, self.authority)
-        await listener.start("127.0.0.1", port)
-        self.listeners.append(listener)
-        return port
-
-    def trust(self) -> ssl.SSLContext:
-        return ssl.create_default_context(cafile=str(self.folder / "ca.crt"))
-
-
-@pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    made = World(tmp_path)
-    yield made
-    for listener in made.listeners:
-        await listener.stop(1.0)
-
-
-async def talk(port: int, data: bytes, *, seconds: float = 5.0) -> bytes:
-    """Send everything at once, read until the server closes."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(data)
-    async with asyncio.timeout(seconds):
-        answer = await reader.read()
-    writer.close()
-    return answer
-
-
-def codes(answer: bytes) -> list[int]:
-    return [int(line[:3]) for line in answer.splitlines() if line[3:4] == b" "]
-
-
-OPEN = b"EHLO client\r\nMAIL FROM:<a@b.c>\r\nRCPT TO:<anna@contoso.com>\r\n"
+from .world import OPEN, Client, World, codes, talk
 
 
 async def test_a_message_arrives_byte_for_byte_below_its_trace(world: World) -> None:
@@ -214,33 +106,120 @@ async def test_chunking_takes_bytes_as_they_are(world: World) -> None:
     assert world.store.delivered[0].raw.endswith(b"ab\r\n.\r\nx\n")
 
 
-async def test_submission_needs_encryption_and_a_password(world: World) -> None:
-    port = await world.listen(submission=True)
-    assert codes(await talk(port, b"EHLO x\r\nMAIL FROM:<a@b.c>\r\nQUIT\r\n")) == [220, 250, 530, 221]
-
-    def send(password: str) -> None:
-        with smtplib.SMTP("localhost", port, timeout=5) as client:
-            client.starttls(context=world.trust())
-            client.login("anna@contoso.com", password)
-            client.sendmail("anna@contoso.com", ["anna@contoso.com"], b"Subject: x\r\n\r\ny\r\n")
-
-    with pytest.raises(smtplib.SMTPAuthenticationError):
-        await asyncio.to_thread(send, "wrong password")
-    assert world.store.delivered == []
-    await asyncio.to_thread(send, "right password")
-    assert len(world.store.delivered) == 1
-    assert b"with ESMTPSA" in world.store.delivered[0].raw
-
-
-async def test_commands_behind_starttls_in_one_packet_end_the_conversation(world: World) -> None:
-    port = await world.listen()
-    answer = await talk(port, b"EHLO x\r\nSTARTTLS\r\nMAIL FROM:<evil@b.c>\r\n")
-    assert codes(answer) == [220, 250, 521]
-
-
 async def test_swaks_delivers(world: World) -> None:
     port = await world.listen()
     argv = ["swaks", "--server", f"127.0.0.1:{port}", "--to", "anna@contoso.com", "--from", "a@b.c", "--tls"]
     done = await asyncio.to_thread(subprocess.run, argv, capture_output=True, text=True, timeout=30)
     assert done.returncode == 0, done.stdout
     assert len(world.store.delivered) == 1
+
+
+async def test_a_client_that_leaves_after_the_dot_does_not_cancel_the_delivery(world: World) -> None:
+    port = await world.listen()
+    world.store.held = asyncio.Event()
+    client = await Client.connect(port)
+    await client.say(OPEN + b"DATA\r\n", 4)
+    client.send(b"x\r\n.\r\n")
+    while not world.store.asked:
+        await asyncio.sleep(0.01)
+    client.close()
+    await asyncio.sleep(0.1)
+    world.store.held.set()
+    while world.services.deliveries:
+        await asyncio.sleep(0.01)
+    assert len(world.store.delivered) == 1
+
+
+async def test_the_wait_for_a_delivery_is_bounded_and_the_conversation_goes_on(world: World) -> None:
+    port = await world.listen()
+    world.store.held = asyncio.Event()
+    client = await Client.connect(port)
+    assert await client.say(OPEN + b"DATA\r\n", 4) == [250, 250, 250, 354]
+    assert await client.say(b"x\r\n.\r\n") == [451]
+    world.store.held = None
+    assert await client.say(OPEN + b"DATA\r\nx\r\n.\r\n", 5) == [250, 250, 250, 354, 250]
+    client.close()
+
+
+async def test_answers_to_pipelined_commands_come_in_order_and_together(world: World) -> None:
+    port = await world.listen()
+    written: list[bytes] = []
+    world.listeners[0]._handler = _recorded(world, written)
+    client = await Client.connect(port)
+    sent = OPEN + b"RCPT TO:<nobody@contoso.com>\r\nNOOP\r\nRCPT TO:<carl@contoso.com>\r\nDATA\r\n"
+    assert await client.say(sent, 7) == [250, 250, 250, 550, 250, 250, 354]
+    assert await client.say(b"x\r\n.\r\nRSET\r\nQUIT\r\n", 3) == [250, 250, 221]
+    assert [codes(data) for data in written] == [[220], [250, 250, 250, 550, 250, 250, 354], [250, 250, 221]]
+    assert {delivery.mailbox.guid for delivery in world.store.delivered} == {"g1", "g4"}
+
+
+async def test_answers_before_a_message_do_not_wait_for_its_delivery(world: World) -> None:
+    port = await world.listen()
+    world.store.held = asyncio.Event()
+    client = await Client.connect(port)
+    assert await client.say(OPEN + b"BDAT 3 LAST\r\nx\r\nNOOP\r\n", 3) == [250, 250, 250]
+    assert await client.silent()
+    world.store.held.set()
+    assert [await client.reply(), await client.reply()] == [250, 250]
+    client.close()
+
+
+async def test_a_packet_of_many_commands_is_answered_whole(world: World) -> None:
+    port = await world.listen()
+    client = await Client.connect(port)
+    assert set(await client.say(b"NOOP\r\n" * 5000, 5000)) == {250}
+    client.close()
+
+
+async def test_an_answer_that_waited_with_others_is_not_sent_under_a_later_tenure(world: World) -> None:
+    port = await world.listen()
+    world.store.held = asyncio.Event()
+    client = await Client.connect(port)
+    assert await client.say(OPEN + b"DATA\r\nx\r\n.\r\nNOOP\r\nNOOP\r\n", 4) == [250, 250, 250, 354]
+    while not world.store.asked:
+        await asyncio.sleep(0.01)
+    world.authority.epoch = 2
+    world.store.held.set()
+    assert await client.lines() == []
+
+
+async def test_commands_out_of_order_are_refused(world: World) -> None:
+    port = await world.listen()
+    mail = b"MAIL FROM:<a@b.c>\r\n"
+    sent = mail + b"EHLO x\r\nRCPT TO:<anna@contoso.com>\r\nDATA\r\n" + mail + mail + b"DATA\r\nSTARTTLS\r\nQUIT\r\n"
+    assert codes(await talk(port, sent)) == [220, 503, 250, 503, 503, 250, 503, 503, 503, 221]
+
+
+async def test_replies_to_commands_that_are_not_offered_or_malformed(world: World) -> None:
+    port = await world.listen()
+    sent = b"EHLO\r\nEHLO x\r\nEXPN list\r\nVRFY anna\r\nHELP\r\nHELP mail\r\nRSET now\r\nNOOP now\r\n"
+    sent += b"MAIL FROM:a@b.c\r\nMAIL FROM:<a@b.c> RET=FULL\r\nMAIL FROM:<\xc3\xa4@b.c>\r\nAUTH PLAIN\r\nQUIT\r\n"
+    expected = [220, 501, 250, 502, 252, 214, 214, 501, 250, 501, 555, 553, 503, 221]
+    assert codes(await talk(port, sent)) == expected
+
+
+async def test_the_trace_names_the_protocol_and_cannot_be_forged(world: World) -> None:
+    port = await world.listen()
+    rest = b"RCPT TO:<anna@contoso.com>\r\nDATA\r\n.\r\nQUIT\r\n"
+    await talk(port, b"HELO x\t(evil);by\r\nMAIL FROM:<>\r\n" + rest)
+    await talk(port, "EHLO x\r\nMAIL FROM:<ä@b.c> SMTPUTF8\r\n".encode() + rest)
+    plain, international = (delivery.raw.decode() for delivery in world.store.delivered)
+    assert plain.startswith("Return-Path: <>\r\nReceived: from xevilby ([127.0.0.1])\r\n\tby EX01 with SMTP id ")
+    assert international.startswith("Return-Path: <ä@b.c>\r\n")
+    assert "with UTF8SMTP id" in international
+
+
+def _recorded(world: World, written: list[bytes]) -> Handler:
+    """The receiver's handler, with a note of everything that is written at once."""
+
+    async def handle(connection: Connection) -> None:
+        write = connection.write
+
+        async def noted(data: bytes, permit: Permit) -> None:
+            written.append(data)
+            await write(data, permit)
+
+        connection.write = noted  # type: ignore[method-assign]
+        await world.receiver.handle(connection)
+
+    return handle

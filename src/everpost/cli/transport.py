@@ -13,18 +13,20 @@ from everpost.log import configure
 from everpost.net import tls
 from everpost.net.listen import Listener
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
-from everpost.transport.receive import Receiver, ReceiveSettings
+from everpost.transport.receive import Receiver
+from everpost.transport.session import ReceiveSettings, Services
 
 STOP_LIMIT = 8.0
+"""Seconds in which deliveries under way are acknowledged."""
 
 
 async def run(settings: ServerSettings) -> None:
     """Until SIGTERM."""
     async with run_role(settings) as role:
         context = tls.server_context(settings.tls_dir)
-        listeners = []
+        listeners, receivers = [], []
         for submission, port in ((False, settings.ports.smtp), (True, settings.ports.submission)):
-            receiver = Receiver(
+            services = Services(
                 ReceiveSettings(hostname=settings.name, submission=submission),
                 role.store,
                 role.organization,
@@ -32,12 +34,15 @@ async def run(settings: ServerSettings) -> None:
                 SystemClock(),
                 context,
             )
+            receiver = Receiver(services)
             listener = Listener(receiver.handle, role.authority)
             await listener.start(settings.address, port)
+            receivers.append(receiver)
             listeners.append(listener)
         await role.stop.wait()
-        for listener in listeners:
-            await listener.stop(STOP_LIMIT / len(listeners))
+        for receiver in receivers:
+            receiver.stop()
+        await asyncio.gather(*(listener.stop(STOP_LIMIT) for listener in listeners))
 
 
 def main() -> None:

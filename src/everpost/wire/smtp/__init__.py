@@ -1,5 +1,5 @@
 """SMTP, the receiving end (RFC 5321 and extensions): bytes in, events out."""
 
-from everpost.wire.smtp.server import Command, Data, Fault, SmtpReader, TooBig
+from everpost.wire.smtp.server import Chunk, Command, Data, Dropped, Event, Fault, SmtpReader
 
-__all__ = ["Command", "Data", "Fault", "SmtpReader", "TooBig"]
+__all__ = ["Chunk", "Command", "Data", "Dropped", "Event", "Fault", "SmtpReader"]
