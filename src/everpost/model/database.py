@@ -7,15 +7,31 @@ import enum
 import msgspec
 
 
+class CopySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What an administrator set for one copy (spec 2.3, 2.5, 2.8). Lags in seconds, at most 14 days. `suspended`: it
+    neither copies nor replays; `activation_suspended`: only its automatic activation is blocked."""
+
+    replay_lag: float = 0.0
+    truncation_lag: float = 0.0
+    suspended: bool = False
+    activation_suspended: bool = False
+    suspend_comment: str = ""
+
+
 class MailboxDatabase(msgspec.Struct, frozen=True, kw_only=True):
     """A mailbox database. `number` gives its port and its slot in the shared page; `servers` is ordered by
-    activation preference (first = 1)."""
+    activation preference (first = 1); `copies` has the settings of those that are not as all others."""
 
     name: str
     guid: str
     number: int
     servers: tuple[str, ...]
     dag: str | None = None
+    copies: dict[str, CopySettings] = {}
+
+    def copy(self, server: str) -> CopySettings:
+        """The settings of the copy on that server."""
+        return self.copies.get(server, CopySettings())
 
 
 class Token(msgspec.Struct, frozen=True, order=True, array_like=True):
@@ -112,6 +128,7 @@ class CopyState(enum.StrEnum):
     INITIALIZING = "Initializing"
     RESYNCHRONIZING = "Resynchronizing"
     SEEDING = "Seeding"
+    SEEDING_SOURCE = "SeedingSource"
     SUSPENDED = "Suspended"
     FAILED = "Failed"
     FAILED_AND_SUSPENDED = "FailedAndSuspended"
@@ -121,7 +138,12 @@ class CopyState(enum.StrEnum):
 
 
 ACTIVATABLE = frozenset(
-    {CopyState.HEALTHY, CopyState.DISCONNECTED_AND_HEALTHY, CopyState.DISCONNECTED_AND_RESYNCHRONIZING}
+    {
+        CopyState.HEALTHY,
+        CopyState.DISCONNECTED_AND_HEALTHY,
+        CopyState.DISCONNECTED_AND_RESYNCHRONIZING,
+        CopyState.SEEDING_SOURCE,
+    }
 )
 """States from which a copy may be activated automatically (spec 2.6)."""
 

@@ -29,6 +29,23 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     imaps: int = 993
 
 
+class MountDial(enum.StrEnum):
+    """How many generations may be missing when a copy is mounted (spec 3.4); BestEffort only as an override."""
+
+    LOSSLESS = "Lossless"
+    GOOD_AVAILABILITY = "GoodAvailability"
+    BEST_AVAILABILITY = "BestAvailability"
+    BEST_EFFORT = "BestEffort"
+
+
+class ActivationPolicy(enum.StrEnum):
+    """Whether the copies of a server may be activated automatically (spec 3.6)."""
+
+    UNRESTRICTED = "Unrestricted"
+    INTRASITE_ONLY = "IntrasiteOnly"
+    BLOCKED = "Blocked"
+
+
 class Server(msgspec.Struct, frozen=True, kw_only=True):
     """A joined host: `address` is on the MAPI network, `replication_address` carries the log stream."""
 
@@ -38,12 +55,19 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     roles: tuple[Role, ...]
     ports: Ports = Ports()
     site: str = "Default-First-Site-Name"
+    mount_dial: MountDial = MountDial.LOSSLESS
+    activation_policy: ActivationPolicy = ActivationPolicy.UNRESTRICTED
+    maximum_active_databases: int | None = None
+    maximum_preferred_active_databases: int | None = None
 
 
 class DatabaseAvailabilityGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """A DAG: 0 to 16 members and a witness that votes exactly when their number is even (spec 1.1, 1.4)."""
+    """A DAG: 0 to 16 members and a witness that votes exactly when their number is even (spec 1.1, 1.4). The alternate
+    witness is used only by a datacenter switchover (1.3)."""
 
     name: str
     members: tuple[str, ...] = ()
     witness_server: str | None = None
     witness_directory: str | None = None
+    alternate_witness_server: str | None = None
+    alternate_witness_directory: str | None = None
