@@ -13,16 +13,15 @@ import json
 import os
 import random
 import shutil
-import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from everpost.databases import processes
 from everpost.lab.hosts import Process, open_lab
-from everpost.lab.organisation import CommandFailed, Organisation, Server
+from everpost.lab.organisation import Organisation, Server
+from tests.faults.nemesis import Nemesis
 
 WHOLE_LIMIT = 90.0
 SINGLE_PATIENCE = 15.0
@@ -88,71 +87,13 @@ def rows(server: Server, number: int) -> set[tuple[str, int]]:
 
 
 class Rounds:
-    """The faults, each a function that breaks something and returns how to heal it."""
+    """One fault a round, chosen by the seed."""
 
     def __init__(self, organisation: Organisation, seed: int, say: Callable[[str], None]) -> None:
         self._o = organisation
         self._random = random.Random(seed)
-        self._say = say
         self._patience = 0.0
-        self.kinds: dict[str, Callable[[Server], Callable[[], None]]] = {
-            "kill agent": lambda s: self._kill(s, "agent"),
-            "kill warden": lambda s: self._kill(s, "warden"),
-            "kill etcd": lambda s: self._kill(s, "etcd"),
-            "kill postmaster": self._kill_postmaster,
-            "kill everything": self._kill_everything,
-            "cut": self._cut,
-            "freeze agent": lambda s: self._freeze(s, self._pids(s, "agent")),
-            "freeze agent and warden": lambda s: self._freeze(s, self._pids(s, "agent", "warden")),
-            "freeze postmasters": lambda s: self._freeze(s, self._postmaster_trees(s)),
-            "freeze etcd": lambda s: self._freeze(s, self._pids(s, "etcd")),
-            "freeze everything": lambda s: self._freeze(s, s.host.pids()),
-            "move": self._move,
-        }
-
-    def _pids(self, server: Server, *children: str) -> list[int]:
-        return [pid for child in children if (pid := server.pid(child)) is not None]
-
-    def _postmaster_trees(self, server: Server) -> list[int]:
-        warden = server.pid("warden")
-        return processes.tree(warden)[1:] if warden is not None else []
-
-    def _kill(self, server: Server, child: str) -> Callable[[], None]:
-        self._o.signal(self._pids(server, child), signal.SIGKILL)
-        return lambda: None
-
-    def _kill_postmaster(self, server: Server) -> Callable[[], None]:
-        warden = server.pid("warden")
-        masters = processes.children(warden) if warden is not None else []
-        if masters:
-            self._o.signal([self._random.choice(masters)], signal.SIGKILL)
-        return lambda: None
-
-    def _kill_everything(self, server: Server) -> Callable[[], None]:
-        while pids := [pid for pid in server.host.pids() if processes.alive(pid)]:
-            self._o.signal(pids, signal.SIGKILL)
-            time.sleep(0.01)
-        return server.start
-
-    def _cut(self, server: Server) -> Callable[[], None]:
-        server.host.cut()
-        if self._o.lab.mode == "loopback":
-            return server.start
-        return server.host.mend
-
-    def _freeze(self, server: Server, pids: list[int]) -> Callable[[], None]:
-        self._o.signal(pids, signal.SIGSTOP)
-        return lambda: self._o.signal(pids, signal.SIGCONT)
-
-    def _move(self, server: Server) -> Callable[[], None]:
-        try:
-            status = self._o.status(server)
-            active = next(row for row in status.values() if row["ActiveCopy"])
-            other = next(one.name for one in self._o.servers if one.name != active["MailboxServer"])
-            server.shell(f"Move-ActiveMailboxDatabase {active['DatabaseName']} -ActivateOnServer {other}", timeout=60)
-        except (CommandFailed, StopIteration, ValueError) as error:
-            self._say(f"  move: {error}")
-        return lambda: None
+        self.kinds = Nemesis(organisation, self._random, say).kinds
 
     def run(self, number: int) -> str:
         """One round; what was done. Raises when the organisation does not heal."""
