@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import IO
 
 from everpost.cli import wiring
 from everpost.databases import processes
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 LOG_LIMIT = 50 * 1024 * 1024
 """Bytes after which a child's log is set aside (one older one is kept)."""
 BACKOFF = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0)
+PID_LENGTH = 60
 STEADY = 10.0
 """Seconds a child must have run for its next restart to be at once again."""
 _libc = ctypes.CDLL(None)
@@ -103,7 +105,7 @@ class Child:
         with contextlib.suppress(OSError):
             if self._log.stat().st_size > LOG_LIMIT:
                 self._log.rename(self._log.with_suffix(".log.1"))
-        with self._log.open("ab") as output:
+        with self._output() as output:
             self.process = await asyncio.create_subprocess_exec(
                 *argv,
                 stdin=asyncio.subprocess.DEVNULL,
@@ -115,8 +117,27 @@ class Child:
                 # etcd reads ETCD_* variables beside its flags and refuses to start when they differ.
                 env={name: value for name, value in os.environ.items() if not name.startswith("ETCD_")},
             )
-        self._pid_file.write_text(f"{self.process.pid} {_start_time(self.process.pid)}")
+        self._note_pid(f"{self.process.pid} {_start_time(self.process.pid)}")
         fact(log, "child started", child=self.name, pid=self.process.pid)
+
+    def _output(self) -> IO[bytes]:
+        """The child's log; a disk that is full must not keep it from running."""
+        try:
+            return self._log.open("ab")
+        except OSError as error:
+            fact(log, "no log", level=logging.ERROR, child=self.name, why=str(error))
+            return open(os.devnull, "wb")
+
+    def _note_pid(self, text: str) -> None:
+        """In place and never longer, so that a full disk has room for it once it was written."""
+        try:
+            number = os.open(self._pid_file, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644)
+            try:
+                os.pwrite(number, text.ljust(PID_LENGTH).encode(), 0)
+            finally:
+                os.close(number)
+        except OSError as error:
+            fact(log, "the pid was not noted", level=logging.ERROR, child=self.name, why=str(error))
 
     async def stop(self) -> None:
         """SIGTERM, then SIGKILL after the limit."""

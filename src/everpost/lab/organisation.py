@@ -31,19 +31,21 @@ class CommandFailed(EverpostError):
 class Server:
     """One host with its `everpost serve`."""
 
-    def __init__(self, host: Host, env: dict[str, str]) -> None:
+    def __init__(self, host: Host) -> None:
         self.host = host
         self.name = host.name
         self.config = host.root / "everpost.toml"
         self.data = host.root / "data"
         self.run = host.root / "run"
-        self._env = env
+        self.env = {"PYTHONUNBUFFERED": "1"}
+        self.programs = ""
+        """A folder with PostgreSQL's programs that is used instead of the distribution's."""
         self.process: Process | None = None
 
     def command(self, *arguments: str, timeout: float = 120.0) -> str:
         """`everpost ARGUMENTS` on the host; its output. Raises CommandFailed."""
         log = self.host.root / f"command-{uuid.uuid4().hex}.log"  # the screen and the story ask at the same time
-        process = self.host.spawn([sys.executable, "-m", "everpost", *arguments], log, self._env)
+        process = self.host.spawn([sys.executable, "-m", "everpost", *arguments], log, self.env)
         try:
             status = process.popen.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -67,8 +69,11 @@ class Server:
 
     def start(self) -> None:
         """`everpost serve`."""
+        text = self.config.read_text()
+        if self.programs and "postgres_bin" not in text:
+            self.config.write_text(f'postgres_bin = "{self.programs}"\n{text}')
         argv = [sys.executable, "-m", "everpost", "serve", "--config", str(self.config)]
-        self.process = self.host.spawn(argv, self.host.root / "serve.log", self._env)
+        self.process = self.host.spawn(argv, self.host.root / "serve.log", self.env)
 
     def stop(self) -> None:
         """SIGTERM."""
@@ -126,9 +131,8 @@ class Organisation:
         self.lab = lab
         self._say = say
         self._roles = roles
-        self._env = {"PYTHONUNBUFFERED": "1"}
-        self.servers = [Server(lab.host(name, number), self._env) for name, number in (("EX01", 11), ("EX02", 12))]
-        self.witness = Server(lab.host(WITNESS, 13), self._env)
+        self.servers = [Server(lab.host(name, number)) for name, number in (("EX01", 11), ("EX02", 12))]
+        self.witness = Server(lab.host(WITNESS, 13))
 
     @property
     def all(self) -> list[Server]:
