@@ -1,13 +1,16 @@
 # Two commands: `make demo` shows it, `make test` tests it. Both install what is missing on Debian 12.
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs bench lock clean
+.PHONY: help setup demo test torture check docs bench lock clean
 ARGS ?=
+RUNS ?= 20
+SEED ?= 1
 BIN = $(shell scripts/place)/venv/bin
 
 help:
 	@echo "make demo [ARGS=...]   a whole organisation on this machine, a server dies, an audit (ARGS=\"--json FILE\")"
 	@echo "make test [ARGS=...]   every test that this machine allows (ARGS are pytest's)"
+	@echo "make torture [RUNS=20] [SEED=1]   mail load against faults of every kind, then every history is checked (root)"
 	@echo "make check             lint, types, imports, size of files"
 	@echo "make docs              links and names in the documentation"
 	@echo "make bench [ARGS=...]  time of failover and switchover over many cuts"
@@ -23,6 +26,10 @@ demo:
 test:
 	@scripts/setup test
 	@$(BIN)/python -m pytest $(ARGS)
+
+torture:
+	@scripts/setup test
+	@$(BIN)/python -m tests.torture --runs $(RUNS) --seed $(SEED) $(ARGS)
 
 check:
 	@scripts/setup check

@@ -63,8 +63,8 @@ class Disk:
 
 
 class Clock:
-    """The wall clock of a server's PostgreSQL, by libfaketime. The clocks on which every safety rule stands, since boot,
-    are left alone: nobody can set those. `programs` is a folder to use as `postgres_bin`."""
+    """The wall clock of a server's PostgreSQL, by libfaketime. The clocks on which every safety rule stands, those
+    since boot, are left alone: nobody can set them. `programs` is a folder to use as `postgres_bin`."""
 
     def __init__(self, folder: Path) -> None:
         folder.mkdir(exist_ok=True)
