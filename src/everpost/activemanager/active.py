@@ -48,6 +48,7 @@ class ActiveDuty:
             copies=lambda: host.copies(database),
             publish=self._publish,
             move=self._move,
+            kept_out=self._kept_out,
         )
         self._progress_at = 0.0
         self._local_commit: asyncio.Task[None] | None = None
@@ -64,6 +65,13 @@ class ActiveDuty:
 
     def _publish(self, single: bool) -> None:
         self._host.publish(self._database, epoch=self.token.epoch, single=single)
+
+    def _kept_out(self) -> dict[str, str]:
+        reasons = {
+            server: self._host.copy_settings(self._database, server).kept_out
+            for server in self._host.copies(self._database)
+        }
+        return {server: why for server, why in reasons.items() if why}
 
     async def _move(self, target: str) -> None:
         self._keeper.held = await self._host.writer.change(
