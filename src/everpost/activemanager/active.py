@@ -57,6 +57,7 @@ class ActiveDuty:
         self._upkeep = upkeep
         self._upkeep_at = now
         self._upkeep_task: asyncio.Task[None] | None = None
+        self._generated: tuple[int, float] = (0, 0.0)
 
     @property
     def held(self) -> Held:
@@ -147,6 +148,8 @@ class ActiveDuty:
         positions = self._keeper.positions
         location = self.held.location
         flushed = positions.flush_lsn if positions is not None else None
+        if flushed is not None and flushed != self._generated[0]:
+            self._generated = flushed, self._host.clock.wall().timestamp()
         return CopyStatus(
             database=self._database,
             server=location.active,
@@ -161,6 +164,7 @@ class ActiveDuty:
             replay_queue=0,
             resilience="single" if location.single else ",".join(sorted(m.server for m in location.set)),
             error=error,
+            generated_at=self._generated[1] or None,
         )
 
 

@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from everpost.activemanager import seeding, transitions
 from everpost.activemanager.record import Held
-from everpost.activemanager.relation import Remedy, Verdict, relate
+from everpost.activemanager.relation import QUARANTINED, Remedy, Verdict, relate
 from everpost.activemanager.seeding import Seeding
 from everpost.databases.interface import Engine, Failure, StandbyPositions, Upstream
 from everpost.errors import EverpostError
@@ -50,11 +50,17 @@ class PassiveDuty:
         self._seeding: Seeding | None = None
         self._seed_not_before = 0.0
         self._seed_failures = 0
+        self._resumes = 0
         self._scrub: asyncio.Task[str] | None = None
 
     async def step(self, held: Held) -> Outcome:
         """Bring the copy one step nearer to following the active; its state and what hinders it."""
         settings = self._host.copy_settings(self._database, self._host.me)
+        outcome = await self._step(held, settings)
+        self._resumes = settings.resumes
+        return outcome
+
+    async def _step(self, held: Held, settings: CopySettings) -> Outcome:
         running = await self._engine.running()
         if running is False:
             self._following = None
@@ -63,9 +69,9 @@ class PassiveDuty:
             return await self._go_on_seeding(held, settings, self._seeding)
         if opened and settings.seed is not None:
             return await self._ordered_seed(held, settings)
-        if settings.suspended and not self._counted(held.location):
-            return await self._rest(CopyState.SUSPENDED, "")
         failure = self._engine.failure()
+        if settings.suspended and not self._counted(held.location):
+            return await self._rest(CopyState.SUSPENDED, failure.reason if failure is not None else "")
         if failure is not None and settings.resumes > failure.resumes:
             self._engine.fail(None)  # an administrator says that the cause is removed; if not, it is found again
         elif failure is not None:
@@ -248,7 +254,12 @@ class PassiveDuty:
             return CopyState.FAILED, f"nothing is known about {source}"
         if self._counted(held.location):
             return CopyState.INITIALIZING, ""  # the active's agent takes it out first
-        if order.delete_existing and (await self._engine.files()).present:
+        files = await self._engine.files()
+        if not order.delete_existing and relate(files, held.location).remedy is Remedy.QUARANTINE:
+            outcome = await self._fail(held, QUARANTINED, heal=False)
+            await self._order_done(order.id, failed=True)
+            return outcome
+        if order.delete_existing and files.present:
             await self._rest(CopyState.SEEDING, "")
             await self._leave(held, "its files are deleted")
             await self._engine.drop_files()
@@ -283,7 +294,7 @@ class PassiveDuty:
             await self.stop()  # whatever is in there may belong to a history that ended
             seeding.told(self._database, seed, "seed given up", "the database was activated anew")
             return CopyState.FAILED, "the database was activated anew; the seed begins again"
-        if not seed.done:
+        if not seed.done or location.state not in (LocationState.OPEN, LocationState.MOVING):
             return CopyState.SEEDING, ""
         if seed.error is not None:
             return await self._seed_broke_off(held, seed)
@@ -333,6 +344,7 @@ class PassiveDuty:
             incarnation=self._engine.incarnation,
             token=self._token,
             error=error,
+            resumes=self._resumes,
             generated_lsn=self._generated[0] if self._generated is not None else None,
             generated_at=self._generated[1] if self._generated is not None else None,
             seed_percent=self._seeding.percent if self._seeding is not None else None,

@@ -180,7 +180,8 @@ ACTIVATABLE = frozenset(
 
 class CopyStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent knows of its own copy; LSNs are bytes, queues are 1 MB generations (`None` = unknown).
-    `generated_at`: when the newest known log was first known, Unix seconds. `seed_*` while it is being seeded."""
+    `generated_at`: when the newest known log was first known, Unix seconds. `seed_*` while it is being seeded.
+    `resumes`: the administrator's resumptions that this state already answers to."""
 
     database: str
     server: str
@@ -198,3 +199,4 @@ class CopyStatus(msgspec.Struct, frozen=True, kw_only=True):
     generated_at: float | None = None
     seed_percent: int | None = None
     seed_source: str = ""
+    resumes: int = 0
