@@ -1,4 +1,4 @@
-"""One organisation of three mailbox servers in network namespaces, shared by the tests of a module."""
+"""One organisation of three mailbox servers in network namespaces, shared by the tests of this folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +75,24 @@ class World:
         ask = f"select count(*) from public.seen where n = {value}"
         return self.o.wait(lambda: self.sql(server, database, ask) == "1", seconds, f"{value} on {server}")
 
+    def whole(self) -> None:
+        """MB01 active on EX01, with synchronous copies on EX02 and EX03."""
+        for server in ("EX02", "EX03"):
+            if f"MB01\\{server}" not in self.o.status():
+                self.shell(f"Add-MailboxDatabaseCopy MB01 {server}")
+        for server in ("EX02", "EX03"):
+            self.wait(f"MB01\\{server}", Status="Healthy", Synchronous=True)
+
+    def incarnation(self, server: str) -> str:
+        """The life of a copy's files."""
+        state = json.loads((self.o.server(server).data / "databases" / "MB01" / "state.json").read_text())
+        return str(state["incarnation"])
+
+    def pgdata(self, server: str) -> Path:
+        """Where a copy's files are."""
+        root = self.o.server(server).data / "databases" / "MB01"
+        return root / str(json.loads((root / "state.json").read_text())["folder"])
+
     def facts(self, server: str, text: str) -> list[dict[str, Any]]:
         """Lines of the agent's log with that text."""
         found = []
@@ -95,7 +114,7 @@ def add_server(o: Organisation, name: str, number: int) -> None:
     o.retry(lambda: first.shell(f"Add-DatabaseAvailabilityGroupServer -Identity {DAG} -MailboxServer {name}"))
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     if os.geteuid() != 0:
         pytest.skip("needs network namespaces: run as root")

@@ -142,7 +142,7 @@ class Tools:
         try:
             await self._watched(
                 (
-                    "pg_basebackup", "-D", "-", "-F", "tar", "-X", "none", "-c", "spread", "--no-manifest",
+                    "pg_basebackup", "-D", "-", "-F", "tar", "-X", "none", "-c", "fast", "--no-manifest",
                     "-r", rate, "-h", str(sockets), "-p", str(port), "-U", config.SUPERUSER,
                 ),
                 line,
