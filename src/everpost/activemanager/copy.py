@@ -24,6 +24,7 @@ from everpost.clock import Clock
 from everpost.databases.interface import Engine, Upstream
 from everpost.errors import EverpostError
 from everpost.log import fact
+from everpost.model import copystate
 from everpost.model.database import (
     CopySettings,
     CopyState,
@@ -144,6 +145,8 @@ class CopyController:
     def _note(self, state: CopyState, error: str = "") -> None:
         if (state, error) != (self.state, self.error):
             level = logging.WARNING if error else logging.INFO
+            if not copystate.legal(self.state, state):
+                fact(log, "copy state out of order", level=logging.ERROR, before=str(self.state), after=str(state))
             fact(log, "copy", level=level, database=self.database, state=str(state), error=error)
         self.state, self.error = state, error
 
