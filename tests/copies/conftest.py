@@ -50,7 +50,7 @@ class World:
         """One copy's row."""
         return self.o.status()[name]
 
-    def wait(self, name: str, seconds: float = 30.0, **expected: object) -> float:
+    def wait(self, name: str, seconds: float = 90.0, **expected: object) -> float:
         """Until the copy's row has these values."""
 
         def holds() -> bool:

@@ -101,9 +101,9 @@ def test_a_damaged_page_is_found_and_the_copy_healed_from_the_good_one(world: Wo
     with victim.open("r+b") as file:
         file.seek(4000)
         file.write(b"\xff" * 64)
-    world.wait("MB01\\EX02", 60, Status="FailedAndSuspended")
+    world.wait("MB01\\EX02", Status="FailedAndSuspended")
     assert victim.name in world.copy("MB01\\EX02")["ErrorMessage"]
-    world.wait("MB01\\EX02", 60, Status="Healthy", Synchronous=True, ErrorMessage="")
+    world.wait("MB01\\EX02", Status="Healthy", Synchronous=True, ErrorMessage="")
     assert world.incarnation("EX02") != before
     assert world.copy("MB01\\EX03")["Status"] == "Healthy"
 
@@ -122,7 +122,7 @@ def test_T_CPY_4_a_suspended_copy_costs_bounded_disk_and_is_seeded_anew(world: W
     assert kept >> 20 < KEEP_LOGS + 4 * each < rounds * each
     world.o.wait(lambda: world.copy("MB01\\EX02")["CopyQueueLength"] >= rounds * each, 10, "the queue is shown")
     world.shell("Resume-MailboxDatabaseCopy MB01\\EX02")
-    world.wait("MB01\\EX02", 60, Status="Healthy", Synchronous=True)
+    world.wait("MB01\\EX02", Status="Healthy", Synchronous=True)
     assert world.incarnation("EX02") != before
     assert "does not have the log any more" in world.facts("EX02", "seeding")[-1]["why"]
 
@@ -142,7 +142,7 @@ def test_T_CPY_5_resuming_without_repair_fails_again(world: World) -> None:
     cause.unlink()
     assert world.copy("MB01\\EX02")["Status"] == "FailedAndSuspended"  # nobody rechecks by himself
     world.shell("Resume-MailboxDatabaseCopy MB01\\EX02")
-    world.wait("MB01\\EX02", 60, Status="Healthy", Synchronous=True, ErrorMessage="")
+    world.wait("MB01\\EX02", Status="Healthy", Synchronous=True, ErrorMessage="")
     world.row_there("EX02", "MB01", 5)
 
 
@@ -163,10 +163,10 @@ def test_T_CPY_6_a_lagged_copy_is_no_member_and_is_not_chosen(world: World) -> N
     world.o.wait(lambda: ask.rows("Get-MailboxDatabase MB01 -Status")[0]["MountedOnServer"] == "EX03", 30, "EX03 opens")
     assert ask.rows("Get-MailboxDatabaseCopyStatus MB01\\EX01")[0]["CopyQueueLength"] == "Unknown"
     world.o.server("EX01").start()
-    world.wait("MB01\\EX01", 60, Status="Healthy", Synchronous=True)
+    world.wait("MB01\\EX01", Status="Healthy", Synchronous=True)
     world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01")
     world.shell("Set-MailboxDatabaseCopy MB01\\EX02 -ReplayLagTime 00:00:00 -ActivationPreference 2")
-    world.wait("MB01\\EX02", 60, Status="Healthy", Synchronous=True)
+    world.wait("MB01\\EX02", Status="Healthy", Synchronous=True)
     world.row_there("EX02", "MB01", 6)
 
 

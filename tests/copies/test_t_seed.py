@@ -54,10 +54,10 @@ def test_T_SEED_1_a_passive_source_shows_that_it_is_one(bulky: World) -> None:
     seeding = world.copy("MB01\\EX03")
     assert (seeding["Status"], seeding["SeedingSource"]) == ("Seeding", "EX02")
     world.write("EX01", "MB01", 101)
-    world.wait("MB01\\EX03", 60, Status="Healthy", Synchronous=True)
+    world.wait("MB01\\EX03", Status="Healthy", Synchronous=True)
     world.wait("MB01\\EX02", Status="Healthy")
     assert world.incarnation("EX03") != before
-    assert world.facts("EX03", "seeded")[-1]["source"] == "EX02"
+    assert world.facts("EX03", "seeded")[-1]["seed_source"] == "EX02"
     world.row_there("EX03", "MB01", 101)
 
 
@@ -75,7 +75,7 @@ def test_T_SEED_3_a_cut_at_60_percent_is_survived_without_anybody(bulky: World) 
         world.write("EX01", "MB01", 102)
     finally:
         host.mend()
-    world.wait("MB01\\EX03", 90, Status="Healthy", Synchronous=True)
+    world.wait("MB01\\EX03", Status="Healthy", Synchronous=True)
     world.row_there("EX03", "MB01", 102)
     assert _rest_of(world, "EX03") == []
 

@@ -50,6 +50,7 @@ class PassiveDuty:
         self._seeding: Seeding | None = None
         self._seed_not_before = 0.0
         self._seed_failures = 0
+        self._seed_error = ""
         self._resumes = 0
         self._scrub: asyncio.Task[str] | None = None
 
@@ -274,7 +275,7 @@ class PassiveDuty:
 
     async def _seed(self, held: Held, upstream: Upstream, order: str, why: str) -> Outcome:
         if self._host.clock.boottime() < self._seed_not_before:
-            return CopyState.FAILED, "a seed did not succeed; it begins again"
+            return CopyState.FAILED, self._seed_error
         if self._scrub is not None:
             self._scrub.cancel()
             self._scrub = None
@@ -314,7 +315,8 @@ class PassiveDuty:
         self._seed_not_before = self._host.clock.boottime() + seeding.AGAIN
         self._seed_failures += not seed.interrupted
         if self._seed_failures < seeding.MOST_FAILURES:
-            return CopyState.FAILED, f"the seed broke off and begins again: {why}"
+            self._seed_error = f"the seed broke off and begins again: {why}"
+            return CopyState.FAILED, self._seed_error
         self._seed_failures = 0
         outcome = await self._fail(held, f"seeding failed {seeding.MOST_FAILURES} times: {why}", heal=False)
         if seed.order:

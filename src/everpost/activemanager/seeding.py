@@ -67,4 +67,4 @@ def wanted(settings: CopySettings) -> str | None:
 def told(database: str, seeding: Seeding, what: str, why: str = "") -> None:
     """One line of the log."""
     level = logging.WARNING if why else logging.INFO
-    fact(log, what, level=level, database=database, source=seeding.upstream.server, order=seeding.order, why=why)
+    fact(log, what, level=level, database=database, seed_source=seeding.upstream.server, order=seeding.order, why=why)

@@ -97,7 +97,8 @@ class Tools:
             said.append(rest.decode(errors="replace").strip())
         with self._log.open("a") as log:
             log.writelines(f"{program}: {text}\n" for text in said)
-        why = f"{program} failed: {said[-1] if said else process.returncode}"
+        errors = [text.partition("error: ")[2] for text in said if "error: " in text]
+        why = f"{program} failed: {[*errors, *said, str(process.returncode)][0]}"
         if any(words in text for text in said for words in _SOURCE_LOST):
             raise Interrupted(why, retry=True)
         raise EverpostError(why, retry=True)
