@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -45,6 +46,19 @@ def _rest_of(world: World, server: str) -> list[Path]:
     return list((world.o.server(server).data / "databases" / "MB01").glob("seed-*"))
 
 
+def _base_backups(world: World, server: str) -> list[int]:
+    """Processes of seeds (a scrub has no folder)."""
+    found = []
+    for pid in world.o.server(server).host.pids():
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except OSError:
+            continue
+        if b"pg_basebackup" in line and b"/seed-" in line:
+            found.append(pid)
+    return found
+
+
 def test_T_SEED_1_a_passive_source_shows_that_it_is_one(bulky: World) -> None:
     world = bulky
     world.shell("Suspend-MailboxDatabaseCopy MB01\\EX03")
@@ -71,12 +85,13 @@ def test_T_SEED_3_a_cut_at_60_percent_is_survived_without_anybody(bulky: World) 
     host.cut()
     try:
         world.wait("MB01\\EX03", Status="ServiceDown")
-        world.o.wait(lambda: len(world.facts("EX03", "seed broke off")) > broken, 20, "the seed notices the cut")
+        world.o.wait(lambda: _rest_of(world, "EX03") == [], 30, "the seed notices the cut")
         world.write("EX01", "MB01", 102)
     finally:
         host.mend()
     world.wait("MB01\\EX03", Status="Healthy", Synchronous=True)
     world.row_there("EX03", "MB01", 102)
+    assert len(world.facts("EX03", "seed broke off")) == broken + 1
     assert _rest_of(world, "EX03") == []
 
 
@@ -89,10 +104,24 @@ def test_a_cancelled_seed_leaves_the_copy_suspended_with_its_reason(bulky: World
     world.shell("Update-MailboxDatabaseCopy MB01\\EX02 -CancelSeed")
     row = world.copy("MB01\\EX02")
     assert row["Status"] == "Suspended" and "cancelled" in row["SuspendComment"]
-    assert (world.incarnation("EX02"), _rest_of(world, "EX02")) == (before, [])
+    assert (world.incarnation("EX02"), _rest_of(world, "EX02"), _base_backups(world, "EX02")) == (before, [], [])
     world.shell("Resume-MailboxDatabaseCopy MB01\\EX02")
     world.wait("MB01\\EX02", Status="Healthy", Synchronous=True)
     assert world.incarnation("EX02") == before
+
+
+def test_a_seed_outlives_its_agent(bulky: World) -> None:
+    """The order is in the directory: an agent that is killed begins it again, and nothing of the first try is left."""
+    world = bulky
+    before = world.incarnation("EX02")
+    world.shell("Update-MailboxDatabaseCopy MB01\\EX02 -Force -BeginSeed")
+    world.wait("MB01\\EX02", Status="Seeding")
+    agent = world.o.server("EX02").pid("agent")
+    assert agent is not None
+    world.o.signal([agent], signal.SIGKILL)
+    world.o.wait(lambda: world.incarnation("EX02") != before, 60, "the seed is done")
+    world.wait("MB01\\EX02", Status="Healthy", Synchronous=True)
+    assert (_rest_of(world, "EX02"), _base_backups(world, "EX02")) == ([], [])
 
 
 def test_manual_resume_leaves_the_seeded_copy_suspended(bulky: World) -> None:
@@ -104,3 +133,9 @@ def test_manual_resume_leaves_the_seeded_copy_suspended(bulky: World) -> None:
     assert "resume it by hand" in row["SuspendComment"] and world.incarnation("EX02") != before
     world.shell("Resume-MailboxDatabaseCopy MB01\\EX02")
     world.wait("MB01\\EX02", Status="Healthy", Synchronous=True)
+
+
+def test_no_copy_changed_its_state_against_the_table(world: World) -> None:
+    """Runs last: over all that the tests before did."""
+    for server in world.o.servers:
+        assert world.facts(server.name, "copy state out of order") == []

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import re
 import shutil
+import signal
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -13,7 +15,7 @@ from pathlib import Path
 
 import asyncpg
 
-from everpost.databases import config, control
+from everpost.databases import config, control, processes
 from everpost.databases.binaries import Binaries
 from everpost.databases.files import sync_tree
 from everpost.databases.interface import Interrupted
@@ -75,6 +77,7 @@ class Tools:
             stderr=asyncio.subprocess.PIPE,
             cwd="/",
             env={"LC_ALL": "C", "PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent"},
+            start_new_session=True,
         )
         assert process.stderr is not None
         said: deque[str] = deque(maxlen=20)
@@ -88,7 +91,9 @@ class Tools:
                         said.append(text)
             await process.wait()
         except BaseException:
-            process.kill()
+            # pg_basebackup has a child that receives the log, and that does not notice when its parent is killed.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             raise
         if process.returncode == 0:
@@ -117,6 +122,7 @@ class Tools:
 
     async def basebackup(self, folder: Path, conninfo: str, percent: Callable[[int], None]) -> None:
         """A seed, fsynced. Raises Interrupted if the source was lost on the way."""
+        processes.kill_base_backups(folder.parent)  # of an agent that was killed
         shutil.rmtree(folder, ignore_errors=True)
 
         def line(text: str) -> None:
