@@ -102,7 +102,7 @@ def test_a_damaged_page_is_found_and_the_copy_healed_from_the_good_one(world: Wo
         file.seek(4000)
         file.write(b"\xff" * 64)
     world.wait("MB01\\EX02", Status="FailedAndSuspended")
-    assert victim.name in world.copy("MB01\\EX02")["ErrorMessage"]
+    assert f"/{victim.name}" in world.facts("EX02", "copy suspended itself")[-1]["why"]
     world.wait("MB01\\EX02", Status="Healthy", Synchronous=True, ErrorMessage="")
     assert world.incarnation("EX02") != before
     assert world.copy("MB01\\EX03")["Status"] == "Healthy"

@@ -102,12 +102,18 @@ async def add_mailbox_database_copy(
         suspended=seeding_postponed,
         suspend_comment=POSTPONED if seeding_postponed else "",
     )
+    _warn_of_truncation(context, truncation_lag_time)
     await write_database(context, replace(found, servers=tuple(servers)).with_copy(server.name, settings))
     if seeding_postponed:
         await until_state(context, found, server.name, CopyState.SUSPENDED)
     else:
         await _wait_healthy(context, found.name, server.name)
     return await get_mailbox_database_copy_status(context, identity=f"{found.name}\\{server.name}")
+
+
+def _warn_of_truncation(context: CommandContext, span: str) -> None:
+    if span:
+        context.warning("-TruncationLagTime is kept and shown; copies keep logs by number (keep_logs), not by time.")
 
 
 def _may_add(context: CommandContext, found: MailboxDatabase, server: Server) -> None:
@@ -170,6 +176,7 @@ async def set_mailbox_database_copy(
             f"{found.name}\\{server} becomes a lagged copy: it is no member of the synchronous set and is not activated"
             " by itself."
         )
+    _warn_of_truncation(context, truncation_lag_time)
     await write_database(context, after)
     return []
 
