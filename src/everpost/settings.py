@@ -25,6 +25,9 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     `etcd_endpoints` are addresses of other voters known when this file was written; the live list is in
     `data_dir`/voters.json once the agent has run.
+
+    `keep_logs`: how many logs (1 MB) an active copy keeps for copies that are absent or suspended; past them such a
+    copy is seeded anew, so that an absent copy cannot fill the disk. `scrub_days`: how often all pages are read.
     """
 
     name: str
@@ -40,6 +43,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     path_root: str = ""
     strict_reads: bool = False
     log_format: str = "auto"
+    keep_logs: int = 1024
+    scrub_days: float = 7.0
 
     @property
     def tls_dir(self) -> Path:

@@ -93,3 +93,13 @@ def test_pam_moves_only_to_a_complete_member_and_only_when_the_active_is_the_one
     verdict = stall_verdict(Reach(active=active, member=member), member_is_complete=complete)
     assert (verdict == "move") == (member and complete and not active)
     assert (verdict == "shrink") == active
+
+
+def test_a_copy_that_is_to_be_kept_out_is_shrunk_at_once_and_not_asked_in() -> None:
+    step = next_step(view(kept_out={"EX02": "is suspended"}))
+    assert isinstance(step, Shrink) and not step.ask and step.reason == "EX02 is suspended"
+    location = replace(view().location, set=(), eligible=(A,))
+    ready = {B: Sender(streaming=True, flush_lsn=1000)}
+    assert isinstance(next_step(view(location=location, senders={}, candidates=ready)), Grow)
+    lagged = view(location=location, senders={}, candidates=ready, kept_out={"EX02": "is a lagged copy"})
+    assert next_step(lagged) is None

@@ -48,6 +48,7 @@ class ActiveDuty:
             copies=lambda: host.copies(database),
             publish=self._publish,
             move=self._move,
+            kept_out=self._kept_out,
         )
         self._progress_at = 0.0
         self._local_commit: asyncio.Task[None] | None = None
@@ -56,6 +57,7 @@ class ActiveDuty:
         self._upkeep = upkeep
         self._upkeep_at = now
         self._upkeep_task: asyncio.Task[None] | None = None
+        self._generated: tuple[int, float] = (0, 0.0)
 
     @property
     def held(self) -> Held:
@@ -64,6 +66,13 @@ class ActiveDuty:
 
     def _publish(self, single: bool) -> None:
         self._host.publish(self._database, epoch=self.token.epoch, single=single)
+
+    def _kept_out(self) -> dict[str, str]:
+        reasons = {
+            server: self._host.copy_settings(self._database, server).kept_out
+            for server in self._host.copies(self._database)
+        }
+        return {server: why for server, why in reasons.items() if why}
 
     async def _move(self, target: str) -> None:
         self._keeper.held = await self._host.writer.change(
@@ -139,6 +148,8 @@ class ActiveDuty:
         positions = self._keeper.positions
         location = self.held.location
         flushed = positions.flush_lsn if positions is not None else None
+        if flushed is not None and flushed != self._generated[0]:
+            self._generated = flushed, self._host.clock.wall().timestamp()
         return CopyStatus(
             database=self._database,
             server=location.active,
@@ -153,6 +164,7 @@ class ActiveDuty:
             replay_queue=0,
             resilience="single" if location.single else ",".join(sorted(m.server for m in location.set)),
             error=error,
+            generated_at=self._generated[1] or None,
         )
 
 

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
+from collections.abc import Callable
 from typing import Protocol
 
 from everpost.activemanager import transitions
@@ -23,7 +24,17 @@ from everpost.clock import Clock
 from everpost.databases.interface import Engine, Upstream
 from everpost.errors import EverpostError
 from everpost.log import fact
-from everpost.model.database import CopyState, CopyStatus, Location, LocationState, Progress, Refusal, Token
+from everpost.model import copystate
+from everpost.model.database import (
+    CopySettings,
+    CopyState,
+    CopyStatus,
+    Location,
+    LocationState,
+    Progress,
+    Refusal,
+    Token,
+)
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +51,7 @@ class Host(Protocol):
     clock: Clock
     writer: LocationWriter
     peers: Peers
+    scrub_every: float
 
     def held(self, database: str) -> Held | None:
         """The newest location record known."""
@@ -52,6 +64,18 @@ class Host(Protocol):
 
     def copies(self, database: str) -> tuple[str, ...]:
         """Servers with a copy, by activation preference."""
+
+    def copy_settings(self, database: str, server: str) -> CopySettings:
+        """What an administrator set for that server's copy."""
+
+    async def change_copy(self, database: str, change: Callable[[CopySettings], CopySettings]) -> None:
+        """Change the settings of this server's copy by compare-and-swap. Raises Unavailable."""
+
+    def seeding_from_me(self, database: str) -> bool:
+        """Whether another copy says that it is being seeded from this one."""
+
+    def shown_state(self, database: str) -> CopyState | None:
+        """The state of this server's copy that was last published."""
 
     def upstream(self, server: str, database: str, token: Token) -> Upstream | None:
         """Where that server's copy is followed."""
@@ -93,6 +117,12 @@ class CopyController:
 
     async def run(self) -> None:
         """Look and act until cancelled. An unexpected error makes the copy Failed and is tried again."""
+        try:
+            await self._run()
+        finally:
+            await self._passive.stop()
+
+    async def _run(self) -> None:
         while True:
             self._changed.clear()
             try:
@@ -115,6 +145,8 @@ class CopyController:
     def _note(self, state: CopyState, error: str = "") -> None:
         if (state, error) != (self.state, self.error):
             level = logging.WARNING if error else logging.INFO
+            if not copystate.legal(self.state, state):
+                fact(log, "copy state out of order", level=logging.ERROR, before=str(self.state), after=str(state))
             fact(log, "copy", level=level, database=self.database, state=str(state), error=error)
         self.state, self.error = state, error
 
@@ -140,6 +172,7 @@ class CopyController:
             await self._stand_down(f"{location.active} is the active")
             self._note(*await self._passive.step(self.held))
             return
+        await self._passive.stop()
         match location.state:
             case LocationState.OPEN:
                 await self._serve(self.held)
@@ -267,6 +300,7 @@ class CopyController:
                 held, lambda location: transitions.refuse(location, me, why), give_up=self._without_tenure
             )
             return
+        self.engine.fail(None)
         self._begin_duty(self.held)
         self._host.publish(self.database, epoch=self.held.location.token.epoch, single=True)
         await self.engine.admit(True)

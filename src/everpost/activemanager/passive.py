@@ -1,20 +1,25 @@
-"""The duty of a passive copy: follow the active, and first become able to: attach, rewind or reseed (architecture 3.5).
+"""The duty of a passive copy: follow the active, and first become able to: attach, rewind or seed (architecture 3.5).
 
-Before files are rewound or wiped the incarnation is out of the set and of `eligible` by a confirmed change.
+Before files are rewound or wiped the incarnation is out of the set and of `eligible` by a confirmed change, made while
+no instance runs on them that could be asked in again.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING
 
-from everpost.activemanager import transitions
+from msgspec.structs import replace
+
+from everpost.activemanager import seeding, transitions
 from everpost.activemanager.record import Held
-from everpost.activemanager.relation import Remedy, Verdict, relate
-from everpost.databases.interface import Engine, StandbyPositions, Upstream
+from everpost.activemanager.relation import QUARANTINED, Remedy, Verdict, relate
+from everpost.activemanager.seeding import Seeding
+from everpost.databases.interface import Engine, Failure, StandbyPositions, Upstream
 from everpost.errors import EverpostError
 from everpost.log import fact
-from everpost.model.database import CopyState, CopyStatus, Location, LocationState, Token
+from everpost.model.database import CopySettings, CopyState, CopyStatus, Location, LocationState, Token
 
 if TYPE_CHECKING:
     from everpost.activemanager.copy import Host
@@ -24,6 +29,8 @@ log = logging.getLogger(__name__)
 GENERATION = 1024 * 1024
 NOT_STREAMING = 20.0
 """Seconds an attached copy may fail to stream from a living active before a stronger remedy is taken."""
+Outcome = tuple[CopyState, str]
+"""A copy's state, and what hinders it."""
 
 
 class PassiveDuty:
@@ -33,76 +40,150 @@ class PassiveDuty:
         self._database = database
         self._engine = engine
         self._host = host
-        self._following: tuple[Token, str] | None = None
+        self._following: tuple[Token, str, float] | None = None
         self._positions: StandbyPositions | None = None
+        self._generated: tuple[int, float] | None = None
         self._token: Token | None = None
         self._streaming_at = 0.0
         self._remedies = 0
+        self._announced: Verdict | None = None
+        self._seeding: Seeding | None = None
+        self._seed_not_before = 0.0
+        self._seed_failures = 0
+        self._seed_error = ""
+        self._resumes = 0
+        self._scrub: asyncio.Task[str] | None = None
 
-    async def step(self, held: Held) -> tuple[CopyState, str]:
+    async def step(self, held: Held) -> Outcome:
         """Bring the copy one step nearer to following the active; its state and what hinders it."""
-        location = held.location
+        settings = self._host.copy_settings(self._database, self._host.me)
+        outcome = await self._step(held, settings)
+        self._resumes = settings.resumes
+        return outcome
+
+    async def _step(self, held: Held, settings: CopySettings) -> Outcome:
         running = await self._engine.running()
         if running is False:
             self._following = None
-        if location.state not in (LocationState.OPEN, LocationState.MOVING):
+        opened = held.location.state in (LocationState.OPEN, LocationState.MOVING)
+        if self._seeding is not None:
+            return await self._go_on_seeding(held, settings, self._seeding)
+        if opened and settings.seed is not None:
+            return await self._ordered_seed(held, settings)
+        failure = self._engine.failure()
+        if settings.suspended and not self._counted(held.location):
+            return await self._rest(CopyState.SUSPENDED, failure.reason if failure is not None else "")
+        if failure is not None and settings.resumes > failure.resumes:
+            self._engine.fail(None)  # an administrator says that the cause is removed; if not, it is found again
+        elif failure is not None:
+            return await self._failed(held, failure)
+        if not opened:
             if running is not False:
                 await self._look()
             healthy = self._following is not None
             return (CopyState.DISCONNECTED_AND_HEALTHY if healthy else CopyState.INITIALIZING), ""
-        upstream = self._host.upstream(location.active, self._database, location.token)
+        upstream = self._host.upstream(held.location.active, self._database, held.location.token)
         if upstream is None:
-            return CopyState.FAILED, f"nothing is known about {location.active}"
-        if self._following != (location.token, location.active):
-            return await self._attach(held, upstream)
-        return await self._follow(held, upstream)
+            return CopyState.FAILED, f"nothing is known about {held.location.active}"
+        # A member does not lag: its delay begins when the active's agent has taken it out of the set.
+        delay = 0.0 if self._counted(held.location) else settings.replay_lag
+        upstream = upstream._replace(delay=delay)
+        if self._following != (upstream.token, upstream.server, delay):
+            return await self._attach(held, upstream, settings)
+        return await self._follow(held, upstream, settings)
 
-    async def _attach(self, held: Held, upstream: Upstream) -> tuple[CopyState, str]:
+    async def stop(self) -> None:
+        """End what runs beside the steps: the copy becomes the active, or is removed."""
+        if self._seeding is not None:
+            await self._seeding.cancel()
+            self._seeding = None
+        if self._scrub is not None:
+            self._scrub.cancel()
+            self._scrub = None
+
+    def _counted(self, location: Location) -> bool:
+        """Whether the record relies on this copy: then it goes on, until the active's agent took it out (3.2)."""
+        return any(member.server == self._host.me for member in (*location.set, *location.eligible))
+
+    async def _rest(self, state: CopyState, error: str) -> Outcome:
+        """Neither copy nor replay."""
+        await self.stop()
+        self._following = None
+        if await self._engine.running() is not False:
+            await self._engine.kill()
+        return state, error
+
+    async def _leave(self, held: Held, why: str) -> None:
+        """Out of the set and of `eligible`, confirmed; also when it is not in there, so that a grow which is under way
+        elsewhere fails on this revision."""
+        me = self._host.me
+        await self._host.writer.change(held, lambda before: transitions.shrunk(before, me, reason=f"{me}: {why}"))
+
+    # -- a copy that suspended itself ---------------------------------------------------------------------------
+
+    async def _fail(self, held: Held, reason: str, *, heal: bool) -> Outcome:
+        settings = self._host.copy_settings(self._database, self._host.me)
+        failure = Failure(reason=reason, resumes=settings.resumes, heal=heal)
+        self._engine.fail(failure)
+        fact(log, "copy suspended itself", level=logging.ERROR, database=self._database, why=reason, heal=heal)
+        return await self._failed(held, failure)
+
+    async def _failed(self, held: Held, failure: Failure) -> Outcome:
+        state, error = CopyState.FAILED_AND_SUSPENDED, failure.reason
+        location = held.location
+        if location.state is not LocationState.OPEN or location.active in self._host.peers.lost():
+            return state, error  # where it is counted it may be the last whole copy: it is kept as it is
+        if failure.heal and self.state_was_shown(state):
+            return await self._seed_from_active(held, failure.reason)
+        if self._counted(location):
+            await self._leave(held, error)
+        return await self._rest(state, error)
+
+    def state_was_shown(self, state: CopyState) -> bool:
+        """Whether others could see that state: a copy is not healed so fast that nobody learns why."""
+        return self._host.shown_state(self._database) is state
+
+    # -- following ----------------------------------------------------------------------------------------------
+
+    async def _attach(self, held: Held, upstream: Upstream, settings: CopySettings) -> Outcome:
         location = held.location
         verdict = relate(await self._engine.files(), location)
-        if verdict.remedy is Remedy.QUARANTINE:
-            return CopyState.FAILED_AND_SUSPENDED, verdict.reason
-        if verdict.remedy is not Remedy.ATTACH:
-            return await self._mend(held, upstream, verdict)
+        match verdict.remedy:
+            case Remedy.QUARANTINE:
+                return await self._fail(held, verdict.reason, heal=False)
+            case Remedy.REWIND:
+                return await self._rewind(held, upstream, verdict)
+            case Remedy.RESEED:
+                return await self._seed_from_active(held, verdict.reason)
+            case Remedy.ATTACH:
+                pass
         if await self._engine.running() is False or not await self._engine.alive():
             await self._engine.kill()
             await self._engine.start(upstream)
         else:
             await self._engine.follow(upstream)
-        self._began_following(location)
+        self._began_following(upstream)
         fact(log, "following", database=self._database, active=location.active, token=str(location.token))
         return CopyState.INITIALIZING, ""
 
-    def _began_following(self, location: Location) -> None:
-        self._following = (location.token, location.active)
-        self._token = location.token
+    def _began_following(self, upstream: Upstream) -> None:
+        self._following = (upstream.token, upstream.server, upstream.delay)
+        self._token = upstream.token
         self._streaming_at = self._host.clock.boottime()
 
-    async def _mend(self, held: Held, upstream: Upstream, verdict: Verdict) -> tuple[CopyState, str]:
-        """Rewind or reseed; a rewind that does not succeed leaves spoilt files, which the next step reseeds."""
-        location = held.location
-        fact(
-            log,
-            str(verdict.remedy),
-            level=logging.WARNING,
-            database=self._database,
-            active=location.active,
-            why=verdict.reason,
-        )
-        me = self._host.me
-        if any(member.server == me for member in (*location.set, *location.eligible)):
-            await self._host.writer.change(
-                held,
-                lambda before: transitions.shrunk(before, me, reason=f"{me}: {verdict.remedy}: {verdict.reason}"),
-            )
-        if verdict.remedy is Remedy.REWIND:
-            await self._engine.kill()
-            await self._engine.rewind(upstream)
-            await self._engine.start(upstream)
-        else:
-            await self._engine.seed(upstream)
-            await self._engine.start(upstream)
-        self._began_following(location)
+    async def _rewind(self, held: Held, upstream: Upstream, verdict: Verdict) -> Outcome:
+        """A rewind that does not succeed leaves spoilt files, for which the next step fetches a seed."""
+        if self._announced != verdict:
+            self._announced = verdict
+            return CopyState.RESYNCHRONIZING, ""
+        self._announced = None
+        why = f"{verdict.remedy}: {verdict.reason}"
+        fact(log, "rewind", level=logging.WARNING, database=self._database, active=upstream.server, why=why)
+        await self._engine.kill()
+        await self._leave(held, why)
+        await self._engine.rewind(upstream)
+        await self._engine.start(upstream)
+        self._began_following(upstream)
         return CopyState.RESYNCHRONIZING, ""
 
     async def _look(self) -> None:
@@ -110,8 +191,12 @@ class PassiveDuty:
             self._positions = await self._engine.standby_positions()
         except EverpostError:
             self._positions = None
+            return
+        newest = self._positions.known_generated_lsn
+        if newest is not None and (self._generated is None or newest != self._generated[0]):
+            self._generated = newest, self._host.clock.wall().timestamp()
 
-    async def _follow(self, held: Held, upstream: Upstream) -> tuple[CopyState, str]:
+    async def _follow(self, held: Held, upstream: Upstream, settings: CopySettings) -> Outcome:
         now = self._host.clock.boottime()
         if not await self._engine.alive():
             self._following = None
@@ -122,39 +207,161 @@ class PassiveDuty:
         if self._positions.streaming:
             self._streaming_at = now
             self._remedies = 0
-            return CopyState.HEALTHY, ""
-        if upstream.server in self._host.peers.lost() or now - self._streaming_at < NOT_STREAMING:
+            damage = await self._pages()
+            if damage:
+                return await self._fail(held, damage, heal=True)
+            source = self._host.seeding_from_me(self._database)
+            return (CopyState.SEEDING_SOURCE if source else CopyState.HEALTHY), ""
+        if self._engine.log_is_gone():
+            return await self._seed_from_active(held, f"{upstream.server} does not have the log any more")
+        # A lagged copy that was restarted asks for a stream only after it has replayed what it has.
+        patience = NOT_STREAMING + upstream.delay
+        if upstream.server in self._host.peers.lost() or now - self._streaming_at < patience:
             return CopyState.DISCONNECTED_AND_HEALTHY, ""
         self._remedies += 1
-        remedy = Remedy.REWIND if self._remedies == 1 else Remedy.RESEED
-        return await self._mend(held, upstream, Verdict(remedy, f"no stream for {NOT_STREAMING:.0f} s"))
+        why = f"no stream for {patience:.0f} s"
+        if self._remedies == 1:
+            self._announced = verdict = Verdict(Remedy.REWIND, why)
+            return await self._rewind(held, upstream, verdict)
+        return await self._seed_from_active(held, why)
+
+    async def _pages(self) -> str:
+        """Read through the pages from time to time, beside the steps; what was found damaged."""
+        if self._scrub is None:
+            now = self._host.clock.wall().timestamp()
+            if now - self._engine.scrubbed_at() >= self._host.scrub_every:
+                self._scrub = asyncio.create_task(self._engine.scrub(now))
+            return ""
+        if not self._scrub.done():
+            return ""
+        task, self._scrub = self._scrub, None
+        error = task.exception()
+        if error is not None:
+            log.warning("%s: scrub: %s", self._database, error)
+            return ""
+        return f"damaged pages: {task.result()}" if task.result() else ""
+
+    # -- seeding ------------------------------------------------------------------------------------------------
+
+    async def _ordered_seed(self, held: Held, settings: CopySettings) -> Outcome:
+        order = settings.seed
+        assert order is not None
+        if self._engine.seeded() == order.id:
+            await self._order_done(order.id)
+            return CopyState.INITIALIZING, ""
+        source = order.source or held.location.active
+        upstream = self._host.upstream(source, self._database, held.location.token)
+        if upstream is None:
+            return CopyState.FAILED, f"nothing is known about {source}"
+        if self._counted(held.location):
+            return CopyState.INITIALIZING, ""  # the active's agent takes it out first
+        files = await self._engine.files()
+        if not order.delete_existing and relate(files, held.location).remedy is Remedy.QUARANTINE:
+            outcome = await self._fail(held, QUARANTINED, heal=False)
+            await self._order_done(order.id, failed=True)
+            return outcome
+        if order.delete_existing and files.present:
+            await self._rest(CopyState.SEEDING, "")
+            await self._leave(held, "its files are deleted")
+            await self._engine.drop_files()
+        return await self._seed(held, upstream, order.id, "an administrator ordered it")
+
+    async def _seed_from_active(self, held: Held, why: str) -> Outcome:
+        active = held.location.active
+        upstream = self._host.upstream(active, self._database, held.location.token)
+        if upstream is None:
+            return CopyState.FAILED, f"nothing is known about {active}"
+        return await self._seed(held, upstream, "", why)
+
+    async def _seed(self, held: Held, upstream: Upstream, order: str, why: str) -> Outcome:
+        if self._host.clock.boottime() < self._seed_not_before:
+            return CopyState.FAILED, self._seed_error
+        if self._scrub is not None:
+            self._scrub.cancel()
+            self._scrub = None
+        if self._counted(held.location):
+            await self._leave(held, f"seed: {why}")
+        self._seeding = Seeding(self._engine, upstream, order)
+        seeding.told(self._database, self._seeding, "seeding", why)
+        return CopyState.SEEDING, ""
+
+    async def _go_on_seeding(self, held: Held, settings: CopySettings, seed: Seeding) -> Outcome:
+        location = held.location
+        if seeding.wanted(settings) != seed.order:
+            await self.stop()
+            seeding.told(self._database, seed, "seed cancelled")
+            return (CopyState.SUSPENDED if settings.suspended else CopyState.INITIALIZING), ""
+        if seed.upstream.token != location.token:
+            await self.stop()  # whatever is in there may belong to a history that ended
+            seeding.told(self._database, seed, "seed given up", "the database was activated anew")
+            return CopyState.FAILED, "the database was activated anew; the seed begins again"
+        if not seed.done or location.state not in (LocationState.OPEN, LocationState.MOVING):
+            return CopyState.SEEDING, ""
+        if seed.error is not None:
+            return await self._seed_broke_off(held, seed)
+        await self._engine.kill()
+        await self._leave(held, "a seed takes the place of its files")
+        await self._engine.adopt_seed(seed.order)
+        self._seeding = None
+        self._following = None
+        self._seed_failures = 0
+        seeding.told(self._database, seed, "seeded")
+        return CopyState.INITIALIZING, ""
+
+    async def _seed_broke_off(self, held: Held, seed: Seeding) -> Outcome:
+        why = str(seed.error)
+        seeding.told(self._database, seed, "seed broke off", why)
+        self._seeding = None
+        self._seed_not_before = self._host.clock.boottime() + seeding.AGAIN
+        self._seed_failures += not seed.interrupted
+        if self._seed_failures < seeding.MOST_FAILURES:
+            self._seed_error = f"the seed broke off and begins again: {why}"
+            return CopyState.FAILED, self._seed_error
+        self._seed_failures = 0
+        outcome = await self._fail(held, f"seeding failed {seeding.MOST_FAILURES} times: {why}", heal=False)
+        if seed.order:
+            await self._order_done(seed.order, failed=True)
+        return outcome
+
+    async def _order_done(self, order: str, *, failed: bool = False) -> None:
+        """Strike the order out of the directory; whoever changed it meanwhile wins."""
+
+        def done(before: CopySettings) -> CopySettings:
+            if before.seed is None or before.seed.id != order:
+                return before
+            manual = before.seed.manual_resume and not failed
+            comment = "It was seeded; resume it by hand." if manual else ""
+            return replace(before, seed=None, suspended=manual, suspend_comment=comment)
+
+        await self._host.change_copy(self._database, done)
+
+    # -- what is shown ------------------------------------------------------------------------------------------
 
     def status(self, state: CopyState, error: str) -> CopyStatus:
         """This copy's line of Get-MailboxDatabaseCopyStatus."""
-        positions = self._positions
-        if positions is None:
-            return CopyStatus(
-                database=self._database,
-                server=self._host.me,
-                state=state,
-                incarnation=self._engine.incarnation,
-                token=self._token,
-                error=error,
-            )
-        generated = positions.known_generated_lsn
-        return CopyStatus(
+        bare = CopyStatus(
             database=self._database,
             server=self._host.me,
             state=state,
             incarnation=self._engine.incarnation,
             token=self._token,
+            error=error,
+            resumes=self._resumes,
+            generated_lsn=self._generated[0] if self._generated is not None else None,
+            generated_at=self._generated[1] if self._generated is not None else None,
+            seed_percent=self._seeding.percent if self._seeding is not None else None,
+            seed_source=self._seeding.upstream.server if self._seeding is not None else "",
+        )
+        positions = self._positions
+        if positions is None:
+            return bare
+        generated = positions.known_generated_lsn
+        behind = None if generated is None else generated // GENERATION - positions.received_lsn // GENERATION
+        return replace(
+            bare,
             timeline=positions.timeline,
             received_lsn=positions.received_lsn,
             replayed_lsn=positions.replayed_lsn,
-            generated_lsn=generated,
-            copy_queue=None
-            if generated is None
-            else max(generated // GENERATION - positions.received_lsn // GENERATION, 0),
+            copy_queue=None if behind is None else max(behind, 0),
             replay_queue=max(positions.received_lsn // GENERATION - positions.replayed_lsn // GENERATION, 0),
-            error=error,
         )

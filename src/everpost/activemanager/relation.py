@@ -23,6 +23,10 @@ class Remedy(enum.StrEnum):
     QUARANTINE = "quarantine"
 
 
+QUARANTINED = "it may hold acknowledged mail that an activation with loss left behind"
+"""Such files are deleted by an administrator's word only (3.4)."""
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """The remedy and its reason."""
 
@@ -51,5 +55,5 @@ def relate(files: Files, location: Location) -> Verdict:
     if not diverged:
         return Verdict(Remedy.ATTACH, f"it ends before timeline {later[0].timeline} began")
     if any(opening.lossy for opening in later):
-        return Verdict(Remedy.QUARANTINE, "it may hold acknowledged mail that an activation with loss left behind")
+        return Verdict(Remedy.QUARANTINE, QUARANTINED)
     return Verdict(Remedy.REWIND, f"it may hold changes behind the beginning of timeline {later[0].timeline}")

@@ -30,7 +30,7 @@ from everpost.directory.page import SharedPage
 from everpost.directory.schema import decode, encode
 from everpost.errors import EverpostError, OutcomeUnknown, Unavailable
 from everpost.log import fact
-from everpost.model.database import CopyStatus, Location, MailboxDatabase, Progress, Token
+from everpost.model.database import CopySettings, CopyState, CopyStatus, Location, MailboxDatabase, Progress, Token
 from everpost.model.server import DatabaseAvailabilityGroup, Server
 from everpost.model.tenure import TenureState
 
@@ -39,6 +39,9 @@ log = logging.getLogger(__name__)
 DECIDE_EVERY = 0.1
 STATUS_EVERY = 1.0
 STATUS_LOOK = 0.1
+SCRUB_EVERY = 7 * 86400.0
+"""Seconds between two readings of all pages of a passive copy."""
+CHANGE_TRIES = 20
 REACH = 0.5
 """Seconds PAM gives an agent to answer when it must say who is out of reach."""
 
@@ -90,10 +93,12 @@ class ActiveManager:
         prepare: Prepare,
         upkeep: Upkeep,
         learn: Callable[[Entry], None] = lambda _: None,
+        scrub_every: float = SCRUB_EVERY,
     ) -> None:
         self.me = me
         self.clock = clock
         self.peers: Peers = self
+        self.scrub_every = scrub_every
         self._directory = directory
         self._organization = organization
         self._live = live
@@ -104,6 +109,7 @@ class ActiveManager:
         self._engines = engines
         self._prepare = prepare
         self._upkeep = upkeep
+        self._learn = learn
         self.writer = LocationWriter(directory, clock, self._own_guard, learn)
         self._gatherer = Gatherer(me, live)
         self._performer = Performer(me, directory, self.writer, taker, clock, self._own_guard)
@@ -136,6 +142,46 @@ class ActiveManager:
         if host is None or row is None:
             return None
         return Upstream(server, host.replication_address, host.ports.postgres + row.number, token)
+
+    def copy_settings(self, database: str, server: str) -> CopySettings:
+        """By the organisation's documents."""
+        found = self._organization.databases.get(database)
+        return CopySettings() if found is None else found.copy(server)
+
+    async def change_copy(self, database: str, change: Callable[[CopySettings], CopySettings]) -> None:
+        """`change` may be applied more than once: a lost answer is settled by applying it to what is there then."""
+        key = keys.database(database)
+        for _ in range(CHANGE_TRIES):
+            try:
+                entry = await self._directory.get(key)
+                if entry is None:
+                    return
+                row = decode(MailboxDatabase, entry.value)
+                after = change(row.copy(self.me))
+                if after == row.copy(self.me):
+                    return
+                value = encode(row.with_copy(self.me, after))
+                result = await self._directory.txn({key: entry.revision, **self._own_guard()}, {key: value})
+            except (OutcomeUnknown, Unavailable):
+                await self.clock.sleep(0.1)
+                continue
+            if result.succeeded:
+                self._learn(Entry(key, value, result.revision))
+                return
+        raise Unavailable(f"The settings of {database} could not be changed.", remedy="It is tried again.")
+
+    def seeding_from_me(self, database: str) -> bool:
+        """By what the other copies say of themselves."""
+        for server in self.copies(database):
+            status = self._live.status(server).get(database) if server != self.me else None
+            if status is not None and status.state is CopyState.SEEDING and status.seed_source == self.me:
+                return True
+        return False
+
+    def shown_state(self, database: str) -> CopyState | None:
+        """By our own status document."""
+        status = self._live.status(self.me).get(database)
+        return None if status is None else status.state
 
     async def floor(self, database: str) -> Progress | None:
         """The recorded progress, linearizable."""

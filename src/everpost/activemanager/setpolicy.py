@@ -34,7 +34,8 @@ class Sender(msgspec.Struct, frozen=True, kw_only=True):
 class SetView(msgspec.Struct, frozen=True, kw_only=True):
     """`oldest_wait` seconds of the oldest commit waiting for the set, `wait_lsn` the WAL written when it was first
     seen. `senders` by server for the recorded incarnation, `candidates` likewise for copies outside the set.
-    `lost`: servers that lost their tenure. `quiet_until`: not before that time may a server be asked in."""
+    `lost`: servers that lost their tenure. `quiet_until`: not before that time may a server be asked in.
+    `kept_out`: why a server's copy is to be no member, such as "is suspended"."""
 
     now: float
     location: Location
@@ -45,6 +46,7 @@ class SetView(msgspec.Struct, frozen=True, kw_only=True):
     candidates: Mapping[Member, Sender]
     lost: frozenset[str]
     quiet_until: Mapping[str, float]
+    kept_out: Mapping[str, str] = {}
 
 
 class Shrink(msgspec.Struct, frozen=True, kw_only=True, tag=True):
@@ -71,6 +73,9 @@ def next_step(view: SetView) -> Shrink | Grow | None:
                 ask=False,
                 reason=f"{sender.count} walsenders carry the name of {member.server}'s copy",
             )
+    for member in view.location.set:
+        if member.server in view.kept_out:
+            return Shrink(server=member.server, ask=False, reason=f"{member.server} {view.kept_out[member.server]}")
     if view.oldest_wait > STALL:
         for member in view.location.set:
             sender = view.senders.get(member.server)
@@ -88,7 +93,7 @@ def next_step(view: SetView) -> Shrink | Grow | None:
         ready = sender.streaming and sender.count == 1
         near = view.own_flush_lsn - sender.flush_lsn <= GROW_LAG
         quiet = view.now >= view.quiet_until.get(member.server, 0.0)
-        if ready and near and quiet and member.server not in view.lost:
+        if ready and near and quiet and member.server not in view.lost and member.server not in view.kept_out:
             return Grow(member=member)
     return None
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from everpost.activemanager import setpolicy, transitions
@@ -63,6 +63,7 @@ class SetKeeper:
         copies: Callable[[], tuple[str, ...]],
         publish: Callable[[bool], None],
         move: Callable[[str], Awaitable[None]],
+        kept_out: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._engine = engine
         self._writer = writer
@@ -72,6 +73,7 @@ class SetKeeper:
         self._copies = copies
         self._publish = publish
         self._move = move
+        self._kept_out = kept_out
         self._waits: dict[str, tuple[float, int]] = {}
         self._relapses: dict[str, int] = {}
         self._shrunk_in: dict[str, int] = {}
@@ -157,6 +159,7 @@ class SetKeeper:
             candidates=candidates,
             lost=self._peers.lost(),
             quiet_until=self._quiet_until,
+            kept_out=self._kept_out(),
         )
 
     async def _shrink(self, step: setpolicy.Shrink) -> None:

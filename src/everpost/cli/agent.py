@@ -160,6 +160,7 @@ class Agent:
                 port=settings.ports.postgres + database.number,
                 binaries=programs,
                 warden=self._warden,
+                keep_logs=settings.keep_logs,
             )
 
         self.manager = ActiveManager(
@@ -177,6 +178,7 @@ class Agent:
             prepare=prepare_store,
             upkeep=keep_store,
             learn=self._live_cache.learn,
+            scrub_every=settings.scrub_days * 86400.0,
         )
         group.create_task(self._hold_tenure(page))
         group.create_task(self.manager.run())

@@ -26,7 +26,6 @@ wal_retrieve_retry_interval = 20ms     # with the default of 5 s a failover take
 wal_receiver_timeout = 5s
 wal_sender_timeout = 5s                # not a failure detector, see rule 3.7
 wal_receiver_status_interval = 1s
-wal_keep_size = 1GB                    # bounds the disk an absent copy costs; past it, a reseed
 max_wal_size = 1GB                     # initdb scales it to 64 MB with 1 MB segments: a storm of checkpoints
 min_wal_size = 64MB
 max_wal_senders = 10
@@ -67,13 +66,17 @@ def quote_setting(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def main_file(conf: Path, *, addresses: Sequence[str], port: int, sockets: Path, tls: Path, name: str) -> str:
-    """postgresql.conf, which lies outside PGDATA and includes the two files that the agent changes at run time."""
+def main_file(
+    conf: Path, *, addresses: Sequence[str], port: int, sockets: Path, tls: Path, name: str, keep_logs: int
+) -> str:
+    """postgresql.conf, which lies outside PGDATA and includes the two files that the agent changes at run time.
+    `keep_logs`: generations kept for copies that are absent or suspended; past them such a copy is seeded anew."""
     listen = ",".join(dict.fromkeys(addresses))
     return _SETTINGS + "\n".join(
         (
             f"listen_addresses = {quote_setting(listen)}",
             f"port = {port}",
+            f"wal_keep_size = {keep_logs}MB",
             f"unix_socket_directories = {quote_setting(str(sockets))}",
             "unix_socket_permissions = 0700",
             f"hba_file = {quote_setting(str(conf / 'hba.conf'))}",
@@ -102,6 +105,7 @@ def hba_file(*, admitted: bool) -> str:
     likewise, and only while the copy is open (3.3)."""
     lines = [
         f"local all {SUPERUSER} peer map=agent",
+        f"local replication {SUPERUSER} peer map=agent",  # the scrub
         f"hostssl replication {REPLICATION} all cert map=hosts",
         f"hostssl postgres {REPLICATION} all cert map=hosts",
     ]
@@ -146,6 +150,6 @@ def conninfo(host: str, port: int, *, tls: Path, application_name: str, dbname: 
     return " ".join(f"{key}={quote(value)}" for key, value in fields.items())
 
 
-def upstream_file(info: str | None) -> str:
-    """primary_conninfo; none at all stops the receiver."""
-    return f"primary_conninfo = {quote_setting(info or '')}\n"
+def upstream_file(info: str | None, delay: float = 0.0) -> str:
+    """primary_conninfo; none at all stops the receiver. `delay` in seconds keeps replay behind (a lagged copy)."""
+    return f"primary_conninfo = {quote_setting(info or '')}\nrecovery_min_apply_delay = {int(delay * 1000)}ms\n"

@@ -12,14 +12,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import asyncpg
-from msgspec.structs import replace
 
 from everpost.databases import config, control, wal
 from everpost.databases.binaries import Binaries
 from everpost.databases.bootstrap import bootstrap
 from everpost.databases.connection import CommitProbe, Line, connect
-from everpost.databases.files import sync_folder, write_durably
+from everpost.databases.files import write_durably
 from everpost.databases.interface import (
+    Failure,
     Files,
     Positions,
     Promoted,
@@ -29,6 +29,7 @@ from everpost.databases.interface import (
     Upstream,
 )
 from everpost.databases.layout import Layout, Mark
+from everpost.databases.mending import Mending
 from everpost.databases.tools import Tools
 from everpost.databases.warden_client import WardenClient
 from everpost.errors import EverpostError, Unavailable
@@ -37,6 +38,8 @@ from everpost.model.database import Opening, Token
 START_LIMIT = 120.0
 """Seconds a start may take: it replays what a crash left."""
 PROMOTE_LIMIT = 120.0
+KEEP_LOGS = 1024
+"""Generations (1 MB) that an active keeps for absent and suspended copies, unless the settings say otherwise."""
 CLOSE_LIMIT = 10.0
 POLL = 0.003
 
@@ -74,6 +77,7 @@ class PostgresEngine:
         port: int,
         binaries: Binaries,
         warden: WardenClient,
+        keep_logs: int = KEEP_LOGS,
     ) -> None:
         self.database = database
         self.layout = Layout(data_dir, database)
@@ -91,7 +95,9 @@ class PostgresEngine:
         self._mail = Line(self._sockets, port, config.MAIL)
         self._local = Line(self._sockets, port, "postgres")
         self._tail: wal.Tail | None = None
-        self._log_read = self._log_size()
+        self._log_read = self._log_begin = self._log_size()
+        self._keep_logs = keep_logs
+        self._mending = Mending(self.layout, self._tools)
 
     @property
     def incarnation(self) -> str:
@@ -168,12 +174,16 @@ class PostgresEngine:
             sockets=self._sockets,
             tls=self._tls,
             name=f"{self.database}-{self._server}",
+            keep_logs=self._keep_logs,
         )
         write_durably(conf / "postgresql.conf", text)
         write_durably(conf / "hba.conf", config.hba_file(admitted=False))
         write_durably(conf / "ident.conf", config.ident_file(pwd.getpwuid(os.geteuid()).pw_name))
         write_durably(conf / "names.conf", config.names_file(()))
-        write_durably(conf / "upstream.conf", config.upstream_file(self._conninfo(upstream)))
+        write_durably(conf / "upstream.conf", self._upstream_file(upstream))
+
+    def _upstream_file(self, upstream: Upstream | None) -> str:
+        return config.upstream_file(self._conninfo(upstream), upstream.delay if upstream is not None else 0.0)
 
     def _conninfo(self, upstream: Upstream | None) -> str | None:
         if upstream is None:
@@ -198,7 +208,7 @@ class PostgresEngine:
             "-c",
             f"config_file={self.layout.conf}/postgresql.conf",
         ]
-        self._log_read = self._log_size()
+        self._log_read = self._log_begin = self._log_size()
         await self._warden.start(self.database, argv, self.layout.log)
         end = time.monotonic() + START_LIMIT
         while not self._accepts(pgdata):
@@ -259,7 +269,7 @@ class PostgresEngine:
 
     async def follow(self, upstream: Upstream | None) -> None:
         """Change primary_conninfo; with None, wait until the receiver is gone."""
-        write_durably(self.layout.conf / "upstream.conf", config.upstream_file(self._conninfo(upstream)))
+        write_durably(self.layout.conf / "upstream.conf", self._upstream_file(upstream))
         await self._warden.signal(self.database, signal.SIGHUP)
         if upstream is not None:
             return
@@ -422,28 +432,53 @@ class PostgresEngine:
     # -- mending ------------------------------------------------------------------------------------------------
 
     async def rewind(self, upstream: Upstream) -> None:
-        """The files count as spoilt from before the first change until after the last."""
-        state = self.layout.state()
-        incarnation = self.layout.new_incarnation()
-        self.layout.save(replace(state, spoilt=True, incarnation=incarnation))
-        pgdata = self.layout.pgdata
-        (pgdata / "standby.signal").unlink(missing_ok=True)  # crash recovery runs in single-user mode, which refuses it
+        """After a CHECKPOINT on the source; with our settings, see `tools.rewind`."""
         info = self._tool_conninfo(upstream, "rewind", "postgres")
         await self._tools.checkpoint_remote(upstream.host, upstream.port, self._tls)
         self._configure(None)
-        await self._tools.rewind(pgdata, info, self.layout.conf / "postgresql.conf")
-        sync_folder(pgdata)
-        (self.layout.root / "mark.json").unlink(missing_ok=True)
-        self.layout.save(replace(self.layout.state(), spoilt=False))
+        await self._mending.rewind(info)
 
     async def seed(self, upstream: Upstream) -> None:
-        """pg_basebackup beside the old files, which live until the swap."""
-        incarnation = self.layout.new_incarnation()
-        self.layout.sweep()
-        folder = self.layout.root / f"seed-{incarnation}"
-        await self._tools.basebackup(folder, self._tool_conninfo(upstream, "seed", ""))
+        """Fetch, kill, adopt."""
+        await self.fetch_seed(upstream, lambda percent: None)
         await self.kill()
-        self.layout.adopt(folder, incarnation)
+        await self.adopt_seed("")
+
+    async def fetch_seed(self, upstream: Upstream, percent: Callable[[int], None]) -> None:
+        """pg_basebackup beside the old files."""
+        await self._mending.fetch_seed(self._tool_conninfo(upstream, "seed", ""), percent)
+
+    async def adopt_seed(self, order: str) -> None:
+        """The swap; removing what was there may take a while."""
+        await asyncio.get_running_loop().run_in_executor(None, self._mending.adopt_seed, order)
+
+    async def drop_files(self) -> None:
+        """Known to be gone before the first file is."""
+        await asyncio.get_running_loop().run_in_executor(None, self.layout.drop)
+
+    def seeded(self) -> str:
+        """From state.json."""
+        return self.layout.state().seeded
+
+    def failure(self) -> Failure | None:
+        """From state.json."""
+        return self.layout.state().failure
+
+    def fail(self, failure: Failure | None) -> None:
+        """Into state.json."""
+        self._mending.fail(failure)
+
+    def log_is_gone(self) -> bool:
+        """By the words of the walreceiver since the start."""
+        return self._mending.log_is_gone(self._log_begin)
+
+    def scrubbed_at(self) -> float:
+        """From state.json."""
+        return self.layout.state().scrubbed_at
+
+    async def scrub(self, now: float) -> str:
+        """Through the running instance, slowly."""
+        return await self._mending.scrub(self._sockets, self._port, now)
 
     def _tool_conninfo(self, upstream: Upstream, purpose: str, dbname: str) -> str:
         name = f"everpost_{purpose}_{self._server}".lower()

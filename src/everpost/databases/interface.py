@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from everpost.errors import EverpostError
 from everpost.model.database import Opening, Token
 
 
@@ -27,12 +28,27 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upstream(NamedTuple):
-    """The active to follow: its replication address and port, and the epoch at which it opened."""
+    """The active to follow, or a copy to seed from: its replication address and port, and the epoch at which the
+    active opened. `delay`: seconds by which replay stays behind (a lagged copy)."""
 
     server: str
     host: str
     port: int
     token: Token
+    delay: float = 0.0
+
+
+class Failure(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a copy suspended itself, kept with its files. `resumes`: how often it had been resumed by then; `heal`: a
+    new seed from a good copy removes the cause, and needs nobody's word."""
+
+    reason: str
+    resumes: int = 0
+    heal: bool = False
+
+
+class Interrupted(EverpostError):
+    """A seed broke off because its source could not be reached any more: the same again may succeed."""
 
 
 class Received(NamedTuple):
@@ -171,7 +187,35 @@ class Engine(Protocol):
         """Rewind the files to follow `upstream`; a new incarnation. The instance is stopped before."""
 
     async def seed(self, upstream: Upstream) -> None:
-        """Seed anew from `upstream` beside the old files, then swap; a new incarnation."""
+        """Both steps of a seed at once."""
+
+    async def fetch_seed(self, upstream: Upstream, percent: Callable[[int], None]) -> None:
+        """Step one: copy from `upstream` beside the old files, and fsync; nothing of them changes. May be cancelled.
+        Raises Interrupted."""
+
+    async def adopt_seed(self, order: str) -> None:
+        """Step two: the finished seed takes the place of the old files; a new incarnation. `order` is remembered."""
+
+    async def drop_files(self) -> None:
+        """Delete the files of the current incarnation, which does not run; afterwards there are none."""
+
+    def seeded(self) -> str:
+        """The order of the seed that these files came from."""
+
+    def failure(self) -> Failure | None:
+        """Why this copy suspended itself."""
+
+    def fail(self, failure: Failure | None) -> None:
+        """Note durably why, or that it is over."""
+
+    def log_is_gone(self) -> bool:
+        """Whether the upstream said, since the last start, that it does not have the log any more."""
+
+    def scrubbed_at(self) -> float:
+        """When the pages were last read through (Unix seconds)."""
+
+    async def scrub(self, now: float) -> str:
+        """Read every page of the running copy and check it against its checksum: what is damaged, "" if nothing."""
 
     def standby_name(self, server: str, incarnation: str, token: Token) -> str:
         """The name under which that member's receiver connects at that epoch (3.1)."""

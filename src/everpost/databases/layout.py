@@ -17,17 +17,22 @@ from pathlib import Path
 import msgspec
 
 from everpost.databases.files import sync_folder, write_durably
+from everpost.databases.interface import Failure
 from everpost.errors import EverpostError
 from everpost.model.database import Token
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """What is known of the files. `spoilt`: a rewind was begun and not ended."""
+    """What is known of the files. `spoilt`: a rewind was begun and not ended. `failure`: why the copy suspended itself.
+    `seeded`: the order of the seed they came from. `scrubbed_at`: when all pages were last read, Unix seconds."""
 
     incarnation: str = ""
     folder: str = ""
     spoilt: bool = False
     highest: Token = Token(0, 0)
+    failure: Failure | None = None
+    seeded: str = ""
+    scrubbed_at: float = 0.0
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,14 +97,21 @@ class Layout:
         """A fresh name for a life of the files."""
         return secrets.token_hex(4)
 
-    def adopt(self, folder: Path, incarnation: str) -> None:
+    def adopt(self, folder: Path, incarnation: str, order: str = "") -> None:
         """Make a finished seed the current files; what was there before is removed afterwards."""
         state = self.state()
         final = self.root / f"inc-{incarnation}"
         folder.rename(final)
         sync_folder(self.root)
         (self.root / "mark.json").unlink(missing_ok=True)
-        self.save(msgspec.structs.replace(state, incarnation=incarnation, folder=final.name, spoilt=False))
+        after = msgspec.structs.replace(state, incarnation=incarnation, folder=final.name, spoilt=False)
+        self.save(msgspec.structs.replace(after, failure=None, seeded=order, scrubbed_at=0.0))
+        self.sweep()
+
+    def drop(self) -> None:
+        """Delete the current files; from before the first is gone they are known to be gone."""
+        (self.root / "mark.json").unlink(missing_ok=True)
+        self.save(msgspec.structs.replace(self.state(), incarnation="", folder="", spoilt=False))
         self.sweep()
 
     def sweep(self) -> None:

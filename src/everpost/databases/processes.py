@@ -113,3 +113,21 @@ def kill_leftovers(data_dir: Path) -> None:
         for one in pids:
             kill_if_same(one)
         wait_gone(pids, 5.0)
+
+
+def kill_base_backups(folder: Path) -> None:
+    """End every pg_basebackup that writes below `folder`: one and its child may outlive an agent that was killed."""
+    prefix = os.fsencode(folder) + b"/"
+    for entry in os.listdir("/proc"):
+        if not entry.isdigit():
+            continue
+        words = _command_line(int(entry))
+        if (
+            words
+            and os.path.basename(words[0]) == b"pg_basebackup"
+            and any(word.startswith(prefix) for word in words[1:])
+        ):
+            try:
+                os.kill(int(entry), signal.SIGKILL)
+            except (ProcessLookupError, PermissionError):
+                continue

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import re
 import shutil
+import signal
 import ssl
+from collections import deque
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import asyncpg
 
-from everpost.databases import config, control
+from everpost.databases import config, control, processes
 from everpost.databases.binaries import Binaries
 from everpost.databases.files import sync_tree
+from everpost.databases.interface import Interrupted
 from everpost.errors import EverpostError, Unavailable
+
+_SOURCE_LOST = (
+    "could not connect",
+    "connection to server",
+    "could not receive",
+    "could not read COPY data",
+    "server closed the connection",
+    "terminating connection",
+    "could not send",
+    "the database system is",
+)
+"""What pg_basebackup says when its source is gone, cut off or starting, and nothing is wrong with any file."""
 
 
 class Tools:
@@ -48,6 +66,48 @@ class Tools:
             )
         return output.decode(errors="replace")
 
+    async def _watched(self, argv: Sequence[str], line: Callable[[str], None]) -> None:
+        """A long run whose lines on standard error are shown to `line` as they come; its output goes nowhere."""
+        program, *arguments = argv
+        process = await asyncio.create_subprocess_exec(
+            self._binaries.path(program),
+            *arguments,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=asyncio.subprocess.PIPE,
+            cwd="/",
+            env={"LC_ALL": "C", "PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent"},
+            start_new_session=True,
+        )
+        assert process.stderr is not None
+        said: deque[str] = deque(maxlen=20)
+        rest = b""
+        try:
+            while chunk := await process.stderr.read(4096):
+                *lines, rest = re.split(rb"[\r\n]+", rest + chunk)
+                for text in (one.decode(errors="replace").strip() for one in lines):
+                    line(text)
+                    if text and "%)" not in text:
+                        said.append(text)
+            await process.wait()
+        except BaseException:
+            # pg_basebackup has a child that receives the log, and that does not notice when its parent is killed.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+            raise
+        if process.returncode == 0:
+            return
+        if rest:
+            said.append(rest.decode(errors="replace").strip())
+        with self._log.open("a") as log:
+            log.writelines(f"{program}: {text}\n" for text in said)
+        errors = [text.partition("error: ")[2] for text in said if "error: " in text]
+        why = f"{program} failed: {[*errors, *said, str(process.returncode)][0]}"
+        if any(words in text for text in said for words in _SOURCE_LOST):
+            raise Interrupted(why, retry=True)
+        raise EverpostError(why, retry=True)
+
     async def controldata(self, pgdata: Path) -> control.ControlData:
         """pg_controldata."""
         return control.parse_controldata(await self._run("pg_controldata", "-D", str(pgdata)))
@@ -60,13 +120,44 @@ class Tools:
             "-U", config.SUPERUSER, "--auth=reject",
         )  # fmt: skip
 
-    async def basebackup(self, folder: Path, conninfo: str) -> None:
-        """A seed, fsynced."""
+    async def basebackup(self, folder: Path, conninfo: str, percent: Callable[[int], None]) -> None:
+        """A seed, fsynced. Raises Interrupted if the source was lost on the way."""
+        processes.kill_base_backups(folder.parent)  # of an agent that was killed
         shutil.rmtree(folder, ignore_errors=True)
-        await self._run(
-            "pg_basebackup", "-D", str(folder), "-d", conninfo, "-X", "stream", "-c", "fast", "--no-manifest"
+
+        def line(text: str) -> None:
+            found = re.search(r"\((\d+)%\)", text)
+            if found:
+                percent(min(int(found[1]), 100))
+
+        await self._watched(
+            ("pg_basebackup", "-D", str(folder), "-d", conninfo, "-X", "stream", "-c", "fast", "--no-manifest", "-P"),
+            line,
         )
         await asyncio.get_running_loop().run_in_executor(None, sync_tree, folder)
+
+    async def read_pages(self, sockets: Path, port: int, rate: str) -> str:
+        """Read every page through the running instance, which checks them: PostgreSQL's own reader of base backups,
+        whose output goes nowhere. It reads a page twice before it calls it damaged, as it may be half written, and
+        passes over pages newer than its beginning. What it found, "" if nothing."""
+        damaged: list[str] = []
+
+        def line(text: str) -> None:
+            if "checksum verification failed" in text:
+                damaged.append(text.partition("checksum verification failed in ")[2] or text)
+
+        try:
+            await self._watched(
+                (
+                    "pg_basebackup", "-D", "-", "-F", "tar", "-X", "none", "-c", "fast", "--no-manifest",
+                    "-r", rate, "-h", str(sockets), "-p", str(port), "-U", config.SUPERUSER,
+                ),
+                line,
+            )  # fmt: skip
+        except EverpostError:
+            if not damaged:
+                raise
+        return damaged[0] if damaged else ""
 
     async def rewind(self, pgdata: Path, conninfo: str, config_file: Path) -> None:
         """pg_rewind, which first recovers a crashed target by itself; with our settings, as that recovery would

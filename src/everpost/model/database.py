@@ -7,20 +7,43 @@ import enum
 import msgspec
 
 
+class SeedOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An administrator's order to seed a copy anew (spec 2.4), carried out by the copy's own agent until it is done or
+    taken back. `source` "": the active copy; `delete_existing`: the old files go first, not after the seed."""
+
+    id: str
+    source: str = ""
+    delete_existing: bool = False
+    manual_resume: bool = False
+
+
 class CopySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an administrator set for one copy (spec 2.3, 2.5, 2.8). Lags in seconds, at most 14 days. `suspended`: it
-    neither copies nor replays; `activation_suspended`: only its automatic activation is blocked."""
+    neither copies nor replays; `activation_suspended`: only its automatic activation is blocked. `resumes` counts the
+    resumptions: a copy that suspended itself tries again when it grows."""
 
     replay_lag: float = 0.0
     truncation_lag: float = 0.0
     suspended: bool = False
     activation_suspended: bool = False
     suspend_comment: str = ""
+    seed: SeedOrder | None = None
+    resumes: int = 0
+
+    @property
+    def kept_out(self) -> str:
+        """Why this copy is no member of the synchronous set, or "" (architecture 3.5)."""
+        if self.seed is not None:
+            return "is to be seeded"
+        if self.suspended:
+            return "is suspended"
+        return "is a lagged copy" if self.replay_lag > 0 else ""
 
 
 class MailboxDatabase(msgspec.Struct, frozen=True, kw_only=True):
     """A mailbox database. `number` gives its port and its slot in the shared page; `servers` is ordered by
-    activation preference (first = 1); `copies` has the settings of those that are not as all others."""
+    activation preference (first = 1); `copies` has the settings of those that are not as all others.
+    `circular_logging` does not change how logs are kept, which is bounded anyway; the rules of spec 2.3 ask for it."""
 
     name: str
     guid: str
@@ -28,10 +51,17 @@ class MailboxDatabase(msgspec.Struct, frozen=True, kw_only=True):
     servers: tuple[str, ...]
     dag: str | None = None
     copies: dict[str, CopySettings] = {}
+    circular_logging: bool = False
 
     def copy(self, server: str) -> CopySettings:
         """The settings of the copy on that server."""
         return self.copies.get(server, CopySettings())
+
+    def with_copy(self, server: str, settings: CopySettings) -> MailboxDatabase:
+        """The same with other settings of the copy on that server."""
+        others = {name: one for name, one in self.copies.items() if name != server}
+        plain = settings == CopySettings()
+        return msgspec.structs.replace(self, copies=others if plain else {**others, server: settings})
 
 
 class Token(msgspec.Struct, frozen=True, order=True, array_like=True):
@@ -149,7 +179,9 @@ ACTIVATABLE = frozenset(
 
 
 class CopyStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """What an agent knows of its own copy; LSNs are bytes, queues are 1 MB generations (`None` = unknown)."""
+    """What an agent knows of its own copy; LSNs are bytes, queues are 1 MB generations (`None` = unknown).
+    `generated_at`: when the newest known log was first known, Unix seconds. `seed_*` while it is being seeded.
+    `resumes`: the administrator's resumptions that this state already answers to."""
 
     database: str
     server: str
@@ -164,3 +196,7 @@ class CopyStatus(msgspec.Struct, frozen=True, kw_only=True):
     replay_queue: int | None = None
     resilience: str = ""
     error: str = ""
+    generated_at: float | None = None
+    seed_percent: int | None = None
+    seed_source: str = ""
+    resumes: int = 0

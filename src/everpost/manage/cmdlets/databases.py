@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 import uuid
 
+from msgspec.structs import replace
+
 from everpost.activemanager import transitions
 from everpost.directory import keys
 from everpost.directory.schema import encode
@@ -103,6 +105,7 @@ def _row(context: CommandContext, one: MailboxDatabase) -> Row:
         "Recovery": False,
         "ReplicationType": "Remote" if len(one.servers) > 1 else "None",
         "Guid": one.guid,
+        "CircularLoggingEnabled": one.circular_logging,
         "Servers": list(one.servers),
         "ActivationPreference": [f"{server}={place}" for place, server in enumerate(one.servers, 1)],
         "DatabaseCopies": [f"{one.name}\\{server}" for server in one.servers],
@@ -125,6 +128,22 @@ async def remove_mailbox_database(context: CommandContext, identity: str) -> lis
         {keys.database(one.name): None, keys.location(one.name): None, slot: None},
         what=f"The database {one.name}",
     )
+    return []
+
+
+@registry.command("Set-MailboxDatabase")
+async def set_mailbox_database(
+    context: CommandContext, identity: str, circular_logging_enabled: bool | None = None
+) -> list[Row]:
+    """Change a database's settings. -CircularLoggingEnabled takes effect at once (spec 2.10)."""
+    one = database(context, identity)
+    if circular_logging_enabled is None:
+        raise Refused("Nothing is to be changed.", remedy="Name a setting, such as -CircularLoggingEnabled $true.")
+    key = keys.database(one.name)
+    before = context.organization.revision(key)
+    after = replace(one, circular_logging=circular_logging_enabled)
+    await write(context, {key: before}, {key: encode(after)}, what=one.name)
+    await seen(context, key, before + 1)
     return []
 
 

@@ -1,0 +1,82 @@
+"""Making a copy's files anew, and finding out that it is needed: rewind, seed in two steps, scrub, noted failures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from everpost.databases.files import sync_folder
+from everpost.databases.interface import Failure
+from everpost.databases.layout import Layout
+from everpost.databases.tools import Tools
+from everpost.errors import EverpostError
+
+SCRUB_RATE = "8M"
+"""Bytes a second that a scrub reads: 1 TB in a day and a half, and hardly felt by a disk."""
+_GONE = b"has already been removed"
+_TAIL = 8192
+
+
+class Mending:
+    """The files of one copy. Everything may be repeated after a crash at any point."""
+
+    def __init__(self, layout: Layout, tools: Tools) -> None:
+        self._layout = layout
+        self._tools = tools
+        self._seed: tuple[Path, str] | None = None
+
+    async def rewind(self, info: str) -> None:
+        """The files count as spoilt from before the first change until after the last."""
+        layout = self._layout
+        layout.save(replace(layout.state(), spoilt=True, incarnation=layout.new_incarnation()))
+        pgdata = layout.pgdata
+        (pgdata / "standby.signal").unlink(missing_ok=True)  # crash recovery runs in single-user mode, which refuses it
+        await self._tools.rewind(pgdata, info, layout.conf / "postgresql.conf")
+        sync_folder(pgdata)
+        (layout.root / "mark.json").unlink(missing_ok=True)
+        layout.save(replace(layout.state(), spoilt=False))
+
+    async def fetch_seed(self, info: str, percent: Callable[[int], None]) -> None:
+        """pg_basebackup beside the old files, which live until the swap."""
+        self._seed = None
+        incarnation = self._layout.new_incarnation()
+        self._layout.sweep()
+        folder = self._layout.root / f"seed-{incarnation}"
+        try:
+            await self._tools.basebackup(folder, info, percent)
+        except BaseException:
+            self._layout.sweep()
+            raise
+        self._seed = folder, incarnation
+
+    def adopt_seed(self, order: str) -> None:
+        """The swap. Raises EverpostError if no seed was finished."""
+        if self._seed is None:
+            raise EverpostError(f"There is no finished seed of {self._layout.root.name}.")
+        folder, incarnation = self._seed
+        self._seed = None
+        self._layout.adopt(folder, incarnation, order)
+
+    def fail(self, failure: Failure | None) -> None:
+        """Durably; writes only what is new."""
+        state = self._layout.state()
+        if state.failure != failure:
+            self._layout.save(replace(state, failure=failure))
+
+    def log_is_gone(self, since: int) -> bool:
+        """By the end of the server's log, as far as it was written behind byte `since`."""
+        try:
+            with self._layout.log.open("rb") as log:
+                size = log.seek(0, 2)
+                log.seek(max(since, size - _TAIL))
+                return _GONE in log.read()
+        except OSError:
+            return False
+
+    async def scrub(self, sockets: Path, port: int, now: float) -> str:
+        """Read all pages; the time is noted when the reading came to its end."""
+        found = await self._tools.read_pages(sockets, port, SCRUB_RATE)
+        self._layout.save(replace(self._layout.state(), scrubbed_at=now))
+        return found

@@ -1,0 +1,263 @@
+"""The duty of a passive copy, with a small engine: what is stopped, wiped or seeded, and what must come before."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from everpost.activemanager.passive import PassiveDuty
+from everpost.activemanager.record import Held
+from everpost.activemanager.relation import QUARANTINED
+from everpost.activemanager.seeding import MOST_FAILURES
+from everpost.databases.interface import Failure, Files, Interrupted, StandbyPositions, Upstream
+from everpost.errors import EverpostError
+from everpost.model.database import (
+    CopySettings,
+    CopyState,
+    Location,
+    LocationState,
+    Member,
+    Opening,
+    SeedOrder,
+    Token,
+)
+
+ME = "EX02"
+SPOILT_BY_LOSS = Files(present=True, was_primary=True, timeline=1, end_lsn=900)
+
+
+class SmallEngine:
+    """Files, one instance, and a diary of what was done to them."""
+
+    incarnation = "i1"
+
+    def __init__(self, diary: list[str]) -> None:
+        self.diary = diary
+        self.runs = False
+        self.now_files = Files(present=True, timeline=2)
+        self.noted: Failure | None = None
+        self.seed_errors: list[Exception] = []
+        self.order = ""
+        self.following: Upstream | None = None
+
+    async def running(self) -> bool | None:
+        return None if self.runs else False
+
+    async def alive(self) -> bool:
+        return self.runs
+
+    async def files(self) -> Files:
+        return self.now_files
+
+    async def start(self, upstream: Upstream) -> None:
+        self.diary.append("start")
+        self.runs, self.following = True, upstream
+
+    async def follow(self, upstream: Upstream) -> None:
+        self.following = upstream
+
+    async def kill(self) -> None:
+        self.diary.append("kill")
+        self.runs = False
+
+    async def standby_positions(self) -> StandbyPositions:
+        return StandbyPositions(1000, 1000, 2, self.runs, 1000)
+
+    async def fetch_seed(self, upstream: Upstream, percent: Callable[[int], None]) -> None:
+        self.diary.append(f"fetch {upstream.server}")
+        await asyncio.sleep(0)
+        if self.seed_errors:
+            raise self.seed_errors.pop(0)
+
+    async def adopt_seed(self, order: str) -> None:
+        self.diary.append("adopt running" if self.runs else "adopt")
+        self.order, self.noted, self.now_files = order, None, Files(present=True, timeline=2)
+
+    async def drop_files(self) -> None:
+        self.diary.append("drop running" if self.runs else "drop")
+        self.now_files = Files(present=False)
+
+    def seeded(self) -> str:
+        return self.order
+
+    def failure(self) -> Failure | None:
+        return self.noted
+
+    def fail(self, failure: Failure | None) -> None:
+        self.noted = failure
+
+    def log_is_gone(self) -> bool:
+        return False
+
+    def scrubbed_at(self) -> float:
+        return 1e12
+
+    async def scrub(self, now: float) -> str:
+        return ""
+
+
+@dataclass
+class World:
+    """The host as the duty sees it; the record changes as its writer is told."""
+
+    location: Location
+    settings: CopySettings = field(default_factory=CopySettings)
+    diary: list[str] = field(default_factory=list)
+    now: float = 100.0
+    me: str = ME
+    scrub_every: float = 1e9
+    shown: CopyState | None = None
+
+    def __post_init__(self) -> None:
+        self.engine = SmallEngine(self.diary)
+        self.duty = PassiveDuty("MB01", self.engine, self)  # type: ignore[arg-type]
+        self.writer = self.peers = self.clock = self
+
+    def boottime(self) -> float:
+        return self.now
+
+    def wall(self) -> datetime:
+        return datetime.fromtimestamp(self.now, UTC)
+
+    def lost(self) -> frozenset[str]:
+        return frozenset()
+
+    def copy_settings(self, database: str, server: str) -> CopySettings:
+        return self.settings
+
+    async def change_copy(self, database: str, change: Callable[[CopySettings], CopySettings]) -> None:
+        self.settings = change(self.settings)
+
+    def seeding_from_me(self, database: str) -> bool:
+        return False
+
+    def shown_state(self, database: str) -> CopyState | None:
+        return self.shown
+
+    def upstream(self, server: str, database: str, token: Token) -> Upstream:
+        return Upstream(server, "h", 1, token)
+
+    async def change(self, held: Held, move: Callable[[Location], Location], **_: Any) -> Held:
+        self.diary.append("confirmed out")
+        self.location = move(held.location)
+        return Held(self.location, 2)
+
+    async def step(self, times: int = 1) -> CopyState:
+        for _ in range(times):
+            state, self.error = await self.duty.step(Held(self.location, 1))
+            self.shown = state
+            self.now += 2.0
+            await asyncio.sleep(0.001)
+        return state
+
+
+def record(*, member: bool = True, lossy: bool = False) -> Location:
+    set_ = (Member(ME, "i1"),) if member else ()
+    openings = (Opening(Token(1, 1), ME, 1, 100, "a"), Opening(Token(1, 2), "EX01", 2, 500, "b", lossy))
+    return Location(
+        database="MB01",
+        active="EX01",
+        token=Token(1, 2),
+        state=LocationState.OPEN,
+        set=set_,
+        eligible=(*set_, Member("EX01", "x")),
+        openings=openings,
+    )
+
+
+async def test_a_member_that_is_suspended_goes_on_until_the_active_took_it_out() -> None:
+    world = World(record())
+    assert await world.step(2) is CopyState.HEALTHY
+    world.settings = CopySettings(suspended=True)
+    assert await world.step(3) is CopyState.HEALTHY and world.diary == ["kill", "start"]
+    world.location = record(member=False)
+    assert await world.step() is CopyState.SUSPENDED and world.diary[-1] == "kill"
+
+
+@pytest.mark.parametrize("broken", [False, True])
+async def test_files_give_way_only_when_nothing_runs_on_them_and_the_record_says_so(
+    broken: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With its sabotage: a duty that does not ask for the confirmed change is noticed."""
+    if broken:
+
+        async def nothing(self: object, held: Held, why: str) -> None:
+            return None
+
+        monkeypatch.setattr(PassiveDuty, "_leave", nothing)
+    world = World(record(member=False))
+    await world.step(2)
+    world.diary.clear()
+    world.settings = CopySettings(suspended=True, seed=SeedOrder(id="o1", delete_existing=True))
+    await world.step(6)
+    deeds = [deed for deed in world.diary if deed.startswith(("kill", "confirmed", "drop", "adopt"))]
+    in_order = deeds[:6] == ["kill", "confirmed out", "drop", "kill", "confirmed out", "adopt"]
+    assert in_order is not broken
+    if not broken:
+        assert world.settings == CopySettings()
+        assert await world.step(2) is CopyState.HEALTHY
+
+
+async def test_a_quarantined_copy_fails_again_and_is_given_up_by_a_word_only() -> None:
+    world = World(record(member=False, lossy=True))
+    world.engine.now_files = SPOILT_BY_LOSS
+    assert await world.step(3) is CopyState.FAILED_AND_SUSPENDED and world.error == QUARANTINED
+    world.settings = CopySettings(resumes=1)
+    assert await world.step(2) is CopyState.FAILED_AND_SUSPENDED and world.engine.noted is not None
+    assert world.engine.noted.resumes == 1
+    world.settings = CopySettings(suspended=True, seed=SeedOrder(id="o1"), resumes=2)
+    assert await world.step(2) is CopyState.FAILED_AND_SUSPENDED
+    assert world.settings.seed is None and not any(deed.startswith(("fetch", "drop")) for deed in world.diary)
+    world.settings = CopySettings(suspended=True, seed=SeedOrder(id="o2", delete_existing=True), resumes=3)
+    assert await world.step(8) is CopyState.HEALTHY
+    assert "drop" in world.diary and "fetch EX01" in world.diary
+
+
+async def test_damage_is_shown_then_healed() -> None:
+    world = World(record())
+    world.engine.noted = Failure(reason="damaged pages: file x", heal=True)
+    assert await world.step() is CopyState.FAILED_AND_SUSPENDED and "damaged" in world.error
+    assert await world.step() is CopyState.SEEDING
+    assert await world.step(3) is CopyState.HEALTHY and world.engine.noted is None
+
+
+async def test_an_interrupted_seed_begins_again_for_ever_a_failing_one_does_not() -> None:
+    world = World(record(member=False))
+    world.engine.now_files = Files(present=False)
+    world.engine.seed_errors = [Interrupted("cut") for _ in range(MOST_FAILURES + 2)]
+    assert await world.step(40) is CopyState.HEALTHY
+    world = World(record(member=False))
+    world.engine.now_files = Files(present=False)
+    world.engine.seed_errors = [EverpostError("No space left") for _ in range(MOST_FAILURES)]
+    assert await world.step(40) is CopyState.FAILED_AND_SUSPENDED and "No space left" in world.error
+    world.settings = CopySettings(resumes=1)
+    assert await world.step(6) is CopyState.HEALTHY
+
+
+async def test_a_seed_of_an_ended_epoch_is_thrown_away() -> None:
+    world = World(record(member=False))
+    world.engine.now_files = Files(present=False)
+    await world.step()
+    world.location = Location(
+        **{name: getattr(world.location, name) for name in world.location.__struct_fields__ if name != "token"},
+        token=Token(1, 3),
+    )
+    await world.step()
+    assert "adopt" not in world.diary
+    await world.step(3)
+    assert world.diary.count("fetch EX01") == 2 and world.diary.count("adopt") == 1
+
+
+async def test_a_member_does_not_lag_before_it_is_out_of_the_set() -> None:
+    world = World(record())
+    world.settings = CopySettings(replay_lag=60.0)
+    await world.step(2)
+    assert world.engine.following is not None and world.engine.following.delay == 0.0
+    world.location = record(member=False)
+    await world.step(2)
+    assert world.engine.following.delay == 60.0
