@@ -77,7 +77,10 @@ class Activation:
                 f"{received.lsn:X}: a record there is unreadable"
             )
         self._must_reach(location, promoted.begin_lsn, await self._floor(location.database))
-        opening = Opening(location.token, self._me, promoted.timeline, promoted.begin_lsn, nonce, location.lossy)
+        comment = location.reason if location.lossy else ""
+        opening = Opening(
+            location.token, self._me, promoted.timeline, promoted.begin_lsn, nonce, location.lossy, comment
+        )
         await self._engine.set_names(())
         await self._engine.record_opening(opening, self._prepare)
         self._must_hold_tenure(location)
