@@ -51,8 +51,8 @@ async def move_active_mailbox_database(
 
     -Server moves every active database of a server, each to its own best copy. -ActivatePreferredOnServer moves back
     what prefers that server. A database whose complete copies are all gone is activated with loss only with a
-    -MountDialOverride other than Lossless (None: the one set on the target) and -AcceptDataLoss. -WhatIf shows the ranking
-    with the reason for each refusal.
+    -MountDialOverride other than Lossless (None: the one set on the target) and -AcceptDataLoss. -WhatIf shows the
+    ranking with the reason for each refusal.
     """
     del skip_client_experience_checks  # the content index is part of the database: there is nothing to leave out
     checks = Checks(

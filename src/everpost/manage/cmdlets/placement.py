@@ -118,16 +118,13 @@ def _target_refusal(row: DatabaseView, server: str, checks: Checks) -> str | Non
         return f"nothing is known of the copy on {server}"
     if not checks.skip_health and status.state not in ACTIVATABLE:
         return f"its copy on {server} is {status.state}" + (f" ({status.error})" if status.error else "")
+    # A member of the set has every acknowledged change, so a queue that it does not know yet refuses nothing.
     if not checks.skip_lag:
-        if status.copy_queue is None or status.copy_queue >= 10:
-            return f"the copy queue on {server} is {_length(status.copy_queue)}"
-        if status.replay_queue is None or status.replay_queue >= 50:
-            return f"the replay queue on {server} is {_length(status.replay_queue)}"
+        if status.copy_queue is not None and status.copy_queue >= 10:
+            return f"the copy queue on {server} is {status.copy_queue} generations"
+        if status.replay_queue is not None and status.replay_queue >= 50:
+            return f"the replay queue on {server} is {status.replay_queue} generations"
     return None
-
-
-def _length(queue: int | None) -> str:
-    return "unknown" if queue is None else f"{queue} generations"
 
 
 def _seeding_from_active(row: DatabaseView) -> str | None:
