@@ -178,7 +178,7 @@ def other_manager(context: CommandContext, dag: DatabaseAvailabilityGroup) -> st
             return name
     raise Refused(
         f"No other member of {dag.name} can be Primary Active Manager.",
-        remedy="It needs a member that holds its tenure and is not in maintenance: Get-MailboxServer, Get-ExchangeServer.",
+        remedy="It needs a member that holds its tenure and is not in maintenance; see Get-MailboxServer.",
     )
 
 
