@@ -30,7 +30,11 @@ def missing(database: DatabaseView, server: str) -> int | None:
         return None
     if status.timeline != location.openings[-1].timeline:
         return None  # its log ends before the newest opening: positions cannot be compared
-    known = [lsn for lsn in (location.closed_lsn, progress.generated_lsn if progress is not None else None) if lsn]
+    told = [location.closed_lsn, progress.generated_lsn if progress is not None else None]
+    active = database.copies.get(location.openings[-1].server)
+    if active is not None and active.timeline == status.timeline:
+        told.append(active.generated_lsn)
+    known = [lsn for lsn in told if lsn is not None]
     if not known:
         return None
     return max((max(known) >> GENERATION_BITS) - (status.received_lsn >> GENERATION_BITS), 0)
