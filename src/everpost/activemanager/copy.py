@@ -296,6 +296,11 @@ class CopyController:
                 held, lambda before: transitions.move_abandoned(before, reason=f"{target} left the synchronous set")
             )
             return
+        if target is not None and not await self.active.followed_by(target):
+            self.held = await self._host.writer.change(
+                held, lambda before: transitions.move_abandoned(before, reason=f"{target} does not follow just now")
+            )
+            return
         self._note(CopyState.DISMOUNTING)
         await self.engine.checkpoint()
         self._host.publish(self.database, epoch=0, single=True)

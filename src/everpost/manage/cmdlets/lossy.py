@@ -183,7 +183,7 @@ async def activate(
         "activation with loss ordered",
         level=logging.WARNING,
         database=found.name,
-        source=location.active,
+        from_server=location.active,
         target=chosen.target,
         operator=context.operator,
         dial=str(chosen.dial),

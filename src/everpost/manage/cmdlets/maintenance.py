@@ -20,11 +20,11 @@ from everpost.errors import EverpostError, Refused
 from everpost.log import fact
 from everpost.manage import registry
 from everpost.manage.cmdlets.change import seen, write
-from everpost.manage.cmdlets.placement import Checks, rank, switch, view_of
+from everpost.manage.cmdlets.placement import FOLLOWING, Checks, rank, switch, view_of
 from everpost.manage.cmdlets.servers import active_on, mailbox_server, move_manager, other_manager
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
-from everpost.model.database import ACTIVATABLE, CopySettings, CopyState, LocationState
+from everpost.model.database import CopySettings, CopyState, LocationState
 from everpost.model.server import ActivationPolicy, DatabaseAvailabilityGroup, MaintenancePhase, MaintenanceRecord
 
 log = logging.getLogger(__name__)
@@ -182,7 +182,7 @@ def _stays(view: View, row: DatabaseView, server: str) -> bool:
         return False
     if row.location.active == server:
         return status.state in (CopyState.MOUNTED, CopyState.MOUNTING)
-    return status.state in ACTIVATABLE and any(member.server == server for member in row.location.set)
+    return status.state in FOLLOWING and any(member.server == server for member in row.location.set)
 
 
 def _nothing_left(view: View, row: DatabaseView, server: str) -> str:
@@ -202,7 +202,7 @@ def _nothing_left(view: View, row: DatabaseView, server: str) -> str:
             reasons.append(f"its copy on {one} is suspended")
         elif settings.replay_lag > 0:
             reasons.append(f"its copy on {one} is lagged")
-        elif status is not None and status.state not in ACTIVATABLE:
+        elif status is not None and status.state not in FOLLOWING:
             reasons.append(f"its copy on {one} is {status.state}")
         else:
             reasons.append(f"its copy on {one} is not in the synchronous set")

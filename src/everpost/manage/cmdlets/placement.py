@@ -17,7 +17,7 @@ from everpost.log import fact
 from everpost.manage.cmdlets.databases import write_location
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
-from everpost.model.database import ACTIVATABLE, CopyState, Location, LocationState, MailboxDatabase, Progress
+from everpost.model.database import CopyState, Location, LocationState, MailboxDatabase, Progress
 from everpost.model.tenure import TenureState
 
 log = logging.getLogger(__name__)
@@ -26,6 +26,16 @@ MOVE_WAIT = 30.0
 """Seconds a command waits for a move; the record finishes it by itself afterwards."""
 GROW_WAIT = 10.0
 """Seconds a healthy copy outside the synchronous set is given to be taken in."""
+FOLLOWING = frozenset({CopyState.HEALTHY, CopyState.SEEDING_SOURCE})
+"""States of a copy that has its active: a planned move asks for more than a failover, whose active is gone."""
+COMING = FOLLOWING | {
+    CopyState.INITIALIZING,
+    CopyState.RESYNCHRONIZING,
+    CopyState.DISCONNECTED_AND_HEALTHY,
+    CopyState.MOUNTED,
+    CopyState.DISMOUNTED,
+}
+"""States that a copy passes through on its way there; the last two are a former active's last words."""
 TRIES = 5
 """How often a switchover is begun anew because the record changed (a member grew or shrank) at that moment."""
 
@@ -116,7 +126,7 @@ def _target_refusal(row: DatabaseView, server: str, checks: Checks) -> str | Non
     status = row.copies.get(server)
     if status is None:
         return f"nothing is known of the copy on {server}"
-    if not checks.skip_health and status.state not in ACTIVATABLE:
+    if not checks.skip_health and status.state not in FOLLOWING:
         return f"its copy on {server} is {status.state}" + (f" ({status.error})" if status.error else "")
     # A member of the set has every acknowledged change, so a queue that it does not know yet refuses nothing.
     if not checks.skip_lag:
@@ -136,20 +146,19 @@ def _seeding_from_active(row: DatabaseView) -> str | None:
     return next((name for name, status in row.copies.items() if status.state is CopyState.SEEDING), None)
 
 
-def _growing(view: View, row: DatabaseView, only: str | None) -> list[str]:
-    """Healthy copies outside the set that will soon be taken in."""
+def _coming(view: View, row: DatabaseView, only: str | None) -> list[str]:
+    """Copies that will soon be in the set and follow: they were just started, seeded or moved away from."""
     inside = {member.server for member in row.location.set}
-    return [
-        server
-        for server, status in row.copies.items()
-        if only in (None, server)
-        and server not in inside
-        and server != row.location.active
-        and status.state in (CopyState.HEALTHY, CopyState.INITIALIZING, CopyState.RESYNCHRONIZING)
-        and view.servers[server].holds_tenure
-        and not row.database.copy(server).suspended
-        and row.database.copy(server).replay_lag == 0
-    ]
+    found = []
+    for server, status in row.copies.items():
+        settings = row.database.copy(server)
+        if only not in (None, server) or server == row.location.active or not view.servers[server].holds_tenure:
+            continue
+        if settings.suspended or settings.replay_lag > 0 or (server in inside and status.state in FOLLOWING):
+            continue
+        if status.state in COMING:
+            found.append(server)
+    return found
 
 
 async def choose(context: CommandContext, found: MailboxDatabase, target: str | None, checks: Checks) -> str:
@@ -164,11 +173,11 @@ async def choose(context: CommandContext, found: MailboxDatabase, target: str | 
         if ranking.candidates and target in (None, ranking.candidates[0].server):
             chosen = ranking.candidates[0].server
             break
-        growing = _growing(view, row, target)
-        if not growing or context.clock.boottime() > end:
-            raise _no_target(row, ranking, target, growing)
+        coming = _coming(view, row, target)
+        if not coming or context.clock.boottime() > end:
+            raise _no_target(row, ranking, target, coming)
         if not said:
-            context.verbose(f"Waiting until {', '.join(growing)} is in the synchronous set of {found.name}.")
+            context.verbose(f"Waiting until {', '.join(coming)} is in the synchronous set of {found.name}.")
             said = True
         await context.clock.sleep(0.1)
     warning = bestcopy.administrative_refusal(view, row, chosen, {})
@@ -198,7 +207,7 @@ def _movable(view: View, row: DatabaseView, checks: Checks) -> None:
         )
 
 
-def _no_target(row: DatabaseView, ranking: Ranking, target: str | None, growing: list[str]) -> Refused:
+def _no_target(row: DatabaseView, ranking: Ranking, target: str | None, coming: list[str]) -> Refused:
     name = row.database.name
     if target is None:
         why = "; ".join(why for server, why in ranking.refusals.items() if server != row.location.active)
@@ -210,7 +219,7 @@ def _no_target(row: DatabaseView, ranking: Ranking, target: str | None, growing:
     why = ranking.refusals.get(target, f"{target} is not known")
     if row.database.copy(target).suspended:
         return Refused(f"{name}: {why}.", remedy=f"Resume-MailboxDatabaseCopy {name}\\{target}, then repeat.")
-    if target in growing:
+    if target in coming:
         return Refused(
             f"The copy on {target} is not in the synchronous set of {name} yet, so it may lack acknowledged mail.",
             remedy="A member that was slow is asked in again after a quiet minute or more;"
@@ -262,7 +271,7 @@ async def switch(
             log,
             "switchover ordered",
             database=found.name,
-            source=location.active,
+            from_server=location.active,
             target=chosen,
             operator=context.operator,
             comment=reason,
