@@ -54,7 +54,7 @@ def refusal(database: DatabaseView, server: str, dial: MountDial) -> str | None:
     if status.state in (CopyState.SEEDING, CopyState.FAILED_AND_SUSPENDED):
         return f"{name} is {status.state}" + (f" ({status.error})" if status.error else "")
     openings = database.location.openings
-    if openings and status.timeline is not None and status.timeline < openings[-1].timeline:
+    if openings and status.timeline and status.timeline < openings[-1].timeline:
         return f"{name} has no log of the last opening (timeline {openings[-1].timeline})"
     if dial is MountDial.LOSSLESS:
         return f"{name} is not known to have every acknowledged change, and the mount dial is Lossless"

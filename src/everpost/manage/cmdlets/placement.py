@@ -12,7 +12,7 @@ from everpost.activemanager.gather import settled
 from everpost.activemanager.view import DatabaseView, ServerView, View
 from everpost.directory import keys
 from everpost.directory.schema import decode
-from everpost.errors import Refused, Unavailable
+from everpost.errors import Refused
 from everpost.log import fact
 from everpost.manage.cmdlets.databases import write_location
 from everpost.manage.context import CommandContext
@@ -36,7 +36,7 @@ COMING = FOLLOWING | {
     CopyState.DISMOUNTED,
 }
 """States that a copy passes through on its way there; the last two are a former active's last words."""
-TRIES = 5
+TRIES = 8
 """How often a switchover is begun anew because the record changed (a member grew or shrank) at that moment."""
 
 
@@ -254,6 +254,7 @@ async def switch(
 ) -> Row:
     """One lossless switchover, waited for. Raises Refused when nothing was begun; a row with Failed afterwards."""
     row = move_row(context, context.organization.locations[found.name][0])
+    end = context.clock.boottime() + GROW_WAIT
     for attempt in range(TRIES):
         location, revision = context.organization.locations[found.name]
         if target == location.active and location.state is LocationState.OPEN:
@@ -277,8 +278,13 @@ async def switch(
             comment=reason,
         )
         context.verbose(f"{found.name} is being closed on {location.active} for {chosen}.")
-        return await ended(context, row, location, revision, chosen)
-    raise Unavailable(f"The record of {found.name} changes too fast.", remedy="Repeat the command.")
+        await ended(context, row, location, revision, chosen)
+        # The active gave it up before it closed anything, as its target was not following yet: no harm in repeating.
+        given_up = row["Status"] == "Failed" and context.organization.locations[found.name][0].token == location.token
+        if not given_up or row["MountStatusAtMoveEnd"] != "Mounted" or context.clock.boottime() > end:
+            return row
+        await context.clock.sleep(1.0)
+    return row
 
 
 async def ended(context: CommandContext, row: Row, before: Location, revision: int, target: str) -> Row:
@@ -295,9 +301,9 @@ async def ended(context: CommandContext, row: Row, before: Location, revision: i
     row["ActiveServerAtEnd"] = location.active
     row["MountStatusAtMoveEnd"] = "Mounted" if location.state is LocationState.OPEN else "Dismounted"
     if moved and location.active == target and location.token != before.token:
-        row["Status"] = "Succeeded"
+        row.update(Status="Succeeded", ErrorMessage="")
         return row
-    row["Status"] = "Failed"
+    row.update(Status="Failed", ErrorMessage="")
     refused = "; ".join(f"{one.server}: {one.reason}" for one in location.refused)
     if moved:
         row["ErrorMessage"] = f"It is mounted on {location.active}: {location.reason}."
