@@ -39,8 +39,13 @@ class World:
         )
 
     def whole(self, seconds: float = 100.0) -> None:
-        """Every database mounted and every copy in the set, as both servers see it."""
-        self.o.wait(lambda: all(self.o.whole(server) for server in self.o.servers), seconds, "whole again")
+        """Every database mounted, every copy in the set and said to be Healthy, as both servers see it."""
+        self.o.wait(lambda: all(self._whole(server) for server in self.o.servers), seconds, "whole again")
+
+    def _whole(self, server: Server) -> bool:
+        rows = self.o.status(server).values()
+        healthy = all(row["Status"] == ("Mounted" if row["ActiveCopy"] else "Healthy") for row in rows)
+        return healthy and self.o.whole(server)
 
     def home(self) -> None:
         """Everything back to where it began."""

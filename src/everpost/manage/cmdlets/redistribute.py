@@ -59,7 +59,7 @@ async def redistribute_active_databases(
     view = await view_of(context, dag.members[0])
     rows: list[Row] = []
     if asked:
-        moves = _plan(view, asked[0], allowed_deviation_from_mean_percentage)
+        moves = _plan(context, view, asked[0], allowed_deviation_from_mean_percentage)
         rows = [_planned(move) for move in moves] if what_if else await _carry_out(context, moves)
         if log_events:
             done = sum(row["Status"] == "Succeeded" for row in rows)
@@ -86,12 +86,21 @@ def _dag(context: CommandContext, name: str) -> DatabaseAvailabilityGroup:
     return own
 
 
-def _plan(view: View, mode: Mode, deviation: int) -> list[BalanceMove]:
+def _plan(context: CommandContext, view: View, mode: Mode, deviation: int) -> list[BalanceMove]:
     hosts = {}
     for server in view.servers.values():
         limits = [one for one in (server.maximum_active, server.maximum_preferred) if one is not None]
         hosts[server.name] = Host(name=server.name, site=server.site, limit=min(limits) if limits else None)
-    placed = [_placed(view, row) for row in view.databases if row.location.state is LocationState.OPEN]
+    placed = []
+    for row in view.databases:
+        if row.location.state is not LocationState.OPEN:
+            context.verbose(f"{row.database.name} is {row.location.state}: it is left where it is.")
+            continue
+        one = _placed(view, row)
+        away = set(row.database.servers) - set(one.usable)
+        if away:
+            context.verbose(f"{one.name} cannot go to {', '.join(sorted(away))} now.")
+        placed.append(one)
     return balance.plan([one for one in placed if len(one.usable) > 1], hosts, mode, float(deviation))
 
 
