@@ -11,10 +11,18 @@ from collections.abc import Iterator
 
 import pytest
 
-from everpost.lab.hosts import open_lab
+from everpost.databases import processes
+from everpost.lab.hosts import kill_all, open_lab
 from everpost.lab.organisation import Organisation, Server
 
 HOME = {"MB01": "EX01", "MB02": "EX02"}
+
+
+def kill_everything(server: Server) -> None:
+    """SIGKILL every process of a server, until none is left."""
+    while pids := [pid for pid in server.host.pids() if processes.alive(pid)]:
+        kill_all(pids)
+        processes.wait_gone(pids, 0.1)
 
 
 class World:

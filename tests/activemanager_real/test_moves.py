@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+
 import pytest
 
-from everpost.lab.organisation import CommandFailed
+from everpost.lab.organisation import CommandFailed, Server
 
-from .conftest import World
+from .conftest import World, kill_everything
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
 
@@ -86,3 +89,48 @@ def test_T_AM_7_a_server_that_stops_hands_over_first(world: World) -> None:
     world.first.start()
     world.o.wait_agent(world.first)
     world.whole()
+
+
+def test_T_AM_4_a_blocked_server_is_skipped_by_a_failover_and_taken_when_named(world: World) -> None:
+    world.home()
+    world.first.rows("Set-MailboxServer EX02 -DatabaseCopyAutoActivationPolicy Blocked")
+    log = world.second.data / "log" / "agent.log"
+    said = log.stat().st_size
+    world.first.host.cut()
+    try:
+        world.o.wait(lambda: "no copy can be activated" in log.read_text()[said:], 30, "the failover finds no copy")
+        assert "the DatabaseCopyAutoActivationPolicy of EX02 is Blocked" in log.read_text()[said:]
+        assert world.location("MB01", world.second) == ("EX01", "ServiceDown")
+        with pytest.raises(CommandFailed, match="has every acknowledged change, but"):
+            world.second.rows("Mount-Database MB01 -MountDialOverride BestEffort -AcceptDataLoss")
+        [row] = world.second.rows("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX02")
+        assert (row["Status"], row["ActiveServerAtEnd"], row["NumberOfLogsLost"]) == ("Succeeded", "EX02", 0)
+    finally:
+        world.first.host.mend()
+        world.second.rows("Set-MailboxServer EX02 -DatabaseCopyAutoActivationPolicy Unrestricted")
+    world.whole()
+
+
+def test_T_AM_5_a_manager_that_dies_in_a_move_leaves_it_to_the_next(world: World) -> None:
+    world.home()
+    world.first.rows("Move-PrimaryActiveManager -ActivateOnServer EX01")
+    [dag] = world.second.rows("Get-DatabaseAvailabilityGroup -Status")
+    assert dag["PrimaryActiveManager"] == "EX01"
+    log = world.first.data / "log" / "agent.log"
+    said = log.stat().st_size
+    asking = threading.Thread(target=_ask, args=(world.first, "Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX02"))
+    asking.start()
+    world.o.wait(lambda: "switchover ordered" in log.read_text()[said:], 20, "the move has begun")
+    kill_everything(world.first)
+    asking.join(30)
+    world.mounted_on("MB01", "EX02", world.second)
+    [dag] = world.second.rows("Get-DatabaseAvailabilityGroup -Status")
+    assert dag["PrimaryActiveManager"] == "EX02"
+    world.first.start()
+    world.o.wait_agent(world.first)
+    world.whole()
+
+
+def _ask(server: Server, line: str) -> None:
+    with contextlib.suppress(CommandFailed):
+        server.rows(line)

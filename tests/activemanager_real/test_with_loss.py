@@ -6,12 +6,10 @@ import subprocess
 
 import pytest
 
-from everpost.databases import processes
 from everpost.lab.copies import sql
-from everpost.lab.hosts import kill_all
 from everpost.lab.organisation import CommandFailed, Server
 
-from .conftest import World
+from .conftest import World, kill_everything
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(300)]
 
@@ -19,12 +17,6 @@ NINE_GENERATIONS = (
     "create table public.filler (text text);"
     "insert into public.filler select repeat(md5(n::text), 30) from generate_series(1, 9500) n"
 )
-
-
-def kill_everything(server: Server) -> None:
-    while pids := [pid for pid in server.host.pids() if processes.alive(pid)]:
-        kill_all(pids)
-        processes.wait_gone(pids, 0.1)
 
 
 def generated(world: World, name: str) -> int:

@@ -53,8 +53,8 @@ def dial_named(text: str) -> MountDial | None:
     raise Refused(f"{text} is no mount dial.", remedy=f"Use None, {', '.join(MountDial)}.")
 
 
-async def needs_loss(context: CommandContext, found: MailboxDatabase) -> bool:
-    """Whether the database is down, and no complete copy of it can be had now."""
+async def needs_word(context: CommandContext, found: MailboxDatabase) -> bool:
+    """Whether the database is down and nothing will bring it back by itself: every complete copy is gone or blocked."""
     location, _ = context.organization.locations[found.name]
     alive = context.live.holds_tenure(location.active)
     if not location.openings or location.state is LocationState.UNKNOWN:
@@ -66,6 +66,24 @@ async def needs_loss(context: CommandContext, found: MailboxDatabase) -> bool:
     if location.state is LocationState.ACTIVATING and alive and not _refused(location, location.active):
         return False
     return not bestcopy.rank(view, _asked(row), prefer=location.target or location.active).candidates
+
+
+async def activate_complete(context: CommandContext, found: MailboxDatabase, target: str, comment: str) -> Row | None:
+    """Activate a named copy that has everything, though a policy keeps it from being activated by itself (T-AM-4).
+    None: the copy is not complete. Guarded as PAM's own activation is."""
+    location, revision = context.organization.locations[found.name]
+    view = await view_of(context, location.active)
+    row = _asked(row_of(view, found.name))
+    if location.state is LocationState.DISMOUNTED or bestcopy.refusal(view, row, target, named=True) is not None:
+        return None
+    key = keys.location(found.name)
+    guards = {key: revision, **await _off(context, location)}
+    reason = comment or f"activated on {target} by {context.operator}"
+    after = transitions.begin_activation(location, target, reason=reason)
+    await write(context, guards, {key: encode(after)}, what=f"The location of {found.name}")
+    fact(log, "activation ordered", database=found.name, target=target, operator=context.operator, comment=comment)
+    await seen(context, key, revision + 1)
+    return await ended(context, move_row(context, location), location, revision, target)
 
 
 def _refused(location: Location, server: str) -> bool:
@@ -85,6 +103,7 @@ async def plan(
     view = await view_of(context, location.active, progress=True)
     row = row_of(view, found.name)
     guards = {keys.location(found.name): revision, **await _off(context, location)}
+    _must_be_named(view, row)
     await _none_answers(context, found, location)
     able: list[tuple[bool, int, int, str]] = []
     refusals: list[str] = []
@@ -108,6 +127,17 @@ async def plan(
     server = min(able)[3]
     used = dial or view.servers[server].mount_dial
     return LossyPlan(row, server, used, loss.missing(row, server), loss.sentence(row, server), guards)
+
+
+def _must_be_named(view: View, row: DatabaseView) -> None:
+    """Nothing is lost while a complete copy can be had, if only by its name."""
+    for server in row.database.servers:
+        if bestcopy.refusal(view, _asked(row), server, named=True) is None:
+            blocked = bestcopy.administrative_refusal(view, row, server, bestcopy.load_of(view))
+            raise Refused(
+                f"{server} has every acknowledged change of {row.database.name}, but {blocked or 'it was not named'}.",
+                remedy=f"Move-ActiveMailboxDatabase {row.database.name} -ActivateOnServer {server} loses nothing.",
+            )
 
 
 def _refusal(view: View, row: DatabaseView, server: str, dial: MountDial | None) -> str | None:

@@ -53,7 +53,7 @@ async def mount_database(
     if location.state is LocationState.OPEN and context.live.holds_tenure(location.active):
         return []
     dial = lossy.dial_named(mount_dial_override)
-    if await lossy.needs_loss(context, one):
+    if await lossy.needs_word(context, one):
         return [await lossy.activate(context, one, None, dial, accepted=accept_data_loss, comment="")]
     if location.state is LocationState.DISMOUNTED:
         view = await view_of(context, location.active)

@@ -79,10 +79,14 @@ async def move_active_mailbox_database(
     rows: list[Row] = []
     for found in chosen:
         try:
-            if await lossy.needs_loss(context, found):
-                row = await lossy.activate(
-                    context, found, target, dial, accepted=accept_data_loss, comment=move_comment
-                )
+            row = None
+            if await lossy.needs_word(context, found):
+                if target is not None:
+                    row = await lossy.activate_complete(context, found, target, move_comment)
+                if row is None:
+                    row = await lossy.activate(
+                        context, found, target, dial, accepted=accept_data_loss, comment=move_comment
+                    )
             else:
                 row = await switch(context, found, target, checks, move_comment)
         except EverpostError as error:
@@ -140,7 +144,7 @@ async def _ranking(
     """What -WhatIf shows: each copy, its place or the reason against it. Nothing is changed."""
     location = context.organization.locations[found.name][0]
     view: View = await view_of(context, location.active, progress=True)
-    if await lossy.needs_loss(context, found):
+    if await lossy.needs_word(context, found):
         try:
             plan = await lossy.plan(context, found, target, dial)
         except Refused as refused:
