@@ -101,7 +101,7 @@ def test_T_AM_4_a_blocked_server_is_skipped_by_a_failover_and_taken_when_named(w
         world.o.wait(lambda: "no copy can be activated" in log.read_text()[said:], 30, "the failover finds no copy")
         assert "the DatabaseCopyAutoActivationPolicy of EX02 is Blocked" in log.read_text()[said:]
         assert world.location("MB01", world.second) == ("EX01", "ServiceDown")
-        with pytest.raises(CommandFailed, match="has every acknowledged change, but"):
+        with pytest.raises(CommandFailed, match="has every acknowledged change of MB01, but"):
             world.second.rows("Mount-Database MB01 -MountDialOverride BestEffort -AcceptDataLoss")
         [row] = world.second.rows("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX02")
         assert (row["Status"], row["ActiveServerAtEnd"], row["NumberOfLogsLost"]) == ("Succeeded", "EX02", 0)
