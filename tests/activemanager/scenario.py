@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from everpost.activemanager.decide import Action, Activate, TakePam, TakeServer, decide
+from everpost.activemanager.decide import Action, Activate, Settle, TakePam, TakeServer, decide
 from everpost.activemanager.view import DatabaseView, ServerView, View
 from everpost.model.database import (
     CopyState,
@@ -143,7 +143,10 @@ def describe(action: Action) -> str:
             return "become pam"
         case Activate(database=database, after=after, fences=fences):
             guarded = f" guarded by {','.join(sorted(fences))}" if fences else ""
-            return f"activate {database} on {after.active} at {after.token.epoch}{guarded}"
+            lossy = " with loss" if after.lossy else ""
+            return f"activate {database} on {after.active} at {after.token.epoch}{lossy}{guarded}"
+        case Settle(database=database, after=after, fences=fences):
+            return f"{after.state} {database} guarded by {','.join(sorted(fences))}"
 
 
 def outcome(text: str) -> tuple[list[str], list[str]]:

@@ -66,6 +66,7 @@ class Activation:
         await self._ready_to_promote(location)
         member = Member(self._me, self._engine.incarnation)
         received = await self._received(location)
+        self._must_know_last_opening(location, received.timeline)
         await self._engine.mark(location.token, nonce)
         self._must_hold_tenure(location)
         promoted = await self._engine.promote(location.token, received)
@@ -76,7 +77,10 @@ class Activation:
                 f"{received.lsn:X}: a record there is unreadable"
             )
         self._must_reach(location, promoted.begin_lsn, await self._floor(location.database))
-        opening = Opening(location.token, self._me, promoted.timeline, promoted.begin_lsn, nonce, location.lossy)
+        comment = location.reason if location.lossy else ""
+        opening = Opening(
+            location.token, self._me, promoted.timeline, promoted.begin_lsn, nonce, location.lossy, comment
+        )
         await self._engine.set_names(())
         await self._engine.record_opening(opening, self._prepare)
         self._must_hold_tenure(location)
@@ -97,6 +101,14 @@ class Activation:
         member = Member(self._me, self._engine.incarnation)
         if not location.lossy and member not in location.eligible:
             raise NotComplete(f"{self._me}'s files ({member.incarnation}) are not among those known to be complete")
+
+    def _must_know_last_opening(self, location: Location, timeline: int) -> None:
+        # Its promotion would take a timeline number that another opening has: a fork nobody could recognise (3.5).
+        if location.lossy and location.openings and timeline < location.openings[-1].timeline:
+            raise NotComplete(
+                f"the log on {self._me} ends on timeline {timeline}, before timeline {location.openings[-1].timeline}"
+                " was opened elsewhere"
+            )
 
     def _must_hold_tenure(self, location: Location) -> None:
         if not self._still_mine():

@@ -110,6 +110,13 @@ class ActiveDuty:
                 ),
             )
 
+    async def followed_by(self, server: str) -> bool:
+        """Whether that member of the set streams now. A planned move to one that does not would only come home again,
+        with an outage for nothing: a member that is away stays recorded until a commit waits for it (3.7)."""
+        names = {self._keeper.name(member) for member in self.held.location.set if member.server == server}
+        positions = await self._engine.positions()
+        return any(row.name in names and row.state == "streaming" for row in positions.senders)
+
     def _watch_own_disk(self) -> None:
         now = self._host.clock.boottime()
         if self._local_commit is None:

@@ -6,28 +6,58 @@ among eligible copies all are complete and the sets choose the one that is ready
 
 from __future__ import annotations
 
+import enum
+from collections.abc import Iterable, Mapping, Set
 from typing import NamedTuple
 
-from everpost.activemanager.view import DatabaseView, View
-from everpost.model.database import ACTIVATABLE, CopyState, CopyStatus
+from everpost.activemanager.view import DatabaseView, ServerView, View
+from everpost.model.database import ACTIVATABLE, CopyState, LocationState
+from everpost.model.server import ActivationPolicy, MountDial
+
+
+class Index(enum.StrEnum):
+    """State of a content index (spec 3.5). Here the index is part of the database: always HEALTHY where the copy is."""
+
+    HEALTHY = "Healthy"
+    CRAWLING = "Crawling"
+    FAILED = "Failed"
 
 
 class SelectionSet(NamedTuple):
-    """One row: both queues in generations, None = any length."""
+    """One row: the index it asks for, both queues in generations; None = any."""
 
     number: int
+    content_index: Index | None
     copy_queue_below: int | None
     replay_queue_below: int | None
 
 
 SETS: tuple[SelectionSet, ...] = (
-    SelectionSet(1, 10, 50),
-    SelectionSet(3, None, 50),
-    SelectionSet(6, 10, None),
-    SelectionSet(8, None, None),
+    SelectionSet(1, Index.HEALTHY, 10, 50),
+    SelectionSet(2, Index.CRAWLING, 10, 50),
+    SelectionSet(3, Index.HEALTHY, None, 50),
+    SelectionSet(4, Index.CRAWLING, None, 50),
+    SelectionSet(5, None, None, 50),
+    SelectionSet(6, Index.HEALTHY, 10, None),
+    SelectionSet(7, Index.CRAWLING, 10, None),
+    SelectionSet(8, Index.HEALTHY, None, None),
+    SelectionSet(9, Index.CRAWLING, None, None),
+    SelectionSet(10, None, None, None),
 )
-"""Rows 1, 3, 6, 8 of spec 3.5. Rows 2, 4, 5, 7, 9, 10 differ by the content index, which here is part of the database
-and therefore always as healthy as the copy."""
+"""Spec 3.5. The index of a copy is written by the same log as its mail, so rows 2, 4, 5, 7, 9 and 10 are never the
+first that a copy of ours meets; they stand here because the table is what an administrator knows."""
+
+
+class Standing(NamedTuple):
+    """What the selection knows of one copy. Queues in generations, None = unknown; `last_log`: the last generation
+    that the copy has."""
+
+    server: str
+    preference: int
+    copy_queue: int | None = None
+    replay_queue: int | None = None
+    content_index: Index = Index.HEALTHY
+    last_log: int = -1
 
 
 class Candidate(NamedTuple):
@@ -43,14 +73,83 @@ class Ranking(NamedTuple):
     candidates: tuple[Candidate, ...]
     refusals: dict[str, str]
 
+    def explain(self) -> str:
+        """The refusals as one text."""
+        return "; ".join(self.refusals.values())
+
+
+Load = Mapping[str, Set[str]]
+"""Which databases are active, or are on their way to be, on each server."""
 
 READY = ACTIVATABLE | {CopyState.INITIALIZING, CopyState.MOUNTED, CopyState.DISMOUNTED, CopyState.MOUNTING}
 """States in which an eligible copy may be told to activate; its agent checks again under rule 3.3. A former active
 (Mounted, Dismounted) is eligible too while nothing was opened after it."""
 
 
-def refusal(view: View, database: DatabaseView, server: str) -> str | None:
-    """Why `server` may not be made active now without loss, or None."""
+def meets(row: SelectionSet, copy: Standing) -> bool:
+    """Whether the copy satisfies the row. An unknown queue satisfies no bound."""
+    if row.content_index is not None and copy.content_index is not row.content_index:
+        return False
+    if row.copy_queue_below is not None and (copy.copy_queue is None or copy.copy_queue >= row.copy_queue_below):
+        return False
+    return row.replay_queue_below is None or (
+        copy.replay_queue is not None and copy.replay_queue < row.replay_queue_below
+    )
+
+
+def order(copies: Iterable[Standing], *, by_preference: bool) -> tuple[Candidate, ...]:
+    """The documented order: the first set that each meets, and within a set by activation preference alone
+    (`by_preference`: some server has the dial Lossless), or else by the last log, newest first."""
+
+    def key(copy: Standing) -> tuple[int, int]:
+        return (0 if by_preference else -copy.last_log, copy.preference)
+
+    found = [(next(row.number for row in SETS if meets(row, copy)), copy.server) for copy in sorted(copies, key=key)]
+    found.sort(key=lambda one: one[0])
+    return tuple(Candidate(server, number) for number, server in found)
+
+
+def load_of(view: View) -> dict[str, set[str]]:
+    """Active databases by server. One that moves counts where it goes."""
+    load: dict[str, set[str]] = {name: set() for name in view.servers}
+    for row in view.databases:
+        location = row.location
+        if location.state in (LocationState.DISMOUNTED, LocationState.UNKNOWN):
+            continue
+        going = location.state in (LocationState.MOVING, LocationState.CLOSED) and location.target is not None
+        server = location.target if going and location.target is not None else location.active
+        load.setdefault(server, set()).add(location.database)
+    return load
+
+
+def administrative_refusal(view: View, database: DatabaseView, server: str, load: Load) -> str | None:
+    """What an administrator set against an activation on `server` that nobody names as the target (spec 3.5, 3.6)."""
+    host = view.servers[server]
+    if host.maintenance:
+        return f"{server} is in maintenance"
+    if database.database.copy(server).activation_suspended:
+        return f"activation of its copy on {server} is suspended"
+    if host.activation_policy is ActivationPolicy.BLOCKED:
+        return f"the DatabaseCopyAutoActivationPolicy of {server} is Blocked"
+    home = view.servers.get(database.location.active)
+    if host.activation_policy is ActivationPolicy.INTRASITE_ONLY and home is not None and host.site != home.site:
+        return f"the policy of {server} is IntrasiteOnly, and {database.location.active} is in {home.site}"
+    return full(host, database.database.name, load)
+
+
+def full(host: ServerView, database: str, load: Load) -> str | None:
+    """Whether the server's hard limit leaves no room for one more."""
+    active = len(load.get(host.name, frozenset()) - {database})
+    if host.maximum_active is not None and active >= host.maximum_active:
+        return f"{host.name} has {active} active databases, and its MaximumActiveDatabases is {host.maximum_active}"
+    return None
+
+
+def refusal(
+    view: View, database: DatabaseView, server: str, *, named: bool = False, load: Load | None = None
+) -> str | None:
+    """Why `server` may not be made active now without loss, or None. What an administrator set is passed over for a
+    named target, and for the copy that was active last: it is a mount there, no activation."""
     location = database.location
     host = view.servers.get(server)
     if server not in database.database.servers:
@@ -68,33 +167,66 @@ def refusal(view: View, database: DatabaseView, server: str) -> str | None:
         return f"{location.database} was never opened, and is to be created on {location.target or location.active}"
     status = database.copies.get(server)
     if status is not None and status.state not in READY:
-        return f"its copy is {status.state}" + (f" ({status.error})" if status.error else "")
-    return None
+        return f"its copy on {server} is {status.state}" + (f" ({status.error})" if status.error else "")
+    if server == location.active:
+        return None
+    if database.database.copy(server).suspended:
+        return f"its copy on {server} is suspended"
+    if named:
+        return None
+    return administrative_refusal(view, database, server, load_of(view) if load is None else load)
 
 
-def _meets(row: SelectionSet, status: CopyStatus | None) -> bool:
-    copy_queue = status.copy_queue if status is not None else None
-    replay_queue = status.replay_queue if status is not None else None
-    if row.copy_queue_below is not None and (copy_queue is None or copy_queue >= row.copy_queue_below):
-        return False
-    return row.replay_queue_below is None or (replay_queue is not None and replay_queue < row.replay_queue_below)
+def standing(database: DatabaseView, server: str) -> Standing:
+    """The copy on `server` as the selection sees it."""
+    preference = database.database.servers.index(server) + 1
+    status = database.copies.get(server)
+    if status is None:
+        return Standing(server, preference)
+    last_log = status.received_lsn >> 20 if status.received_lsn is not None else -1
+    return Standing(server, preference, status.copy_queue, status.replay_queue, last_log=last_log)
 
 
-def _least_set(status: CopyStatus | None) -> int:
-    return next(row.number for row in SETS if _meets(row, status))
+def by_preference(view: View, database: DatabaseView) -> bool:
+    """The sort order of spec 3.5: activation preference as soon as one server with a copy has the dial Lossless."""
+    hosts = (view.servers.get(server) for server in database.database.servers)
+    return any(host is not None and host.mount_dial is MountDial.LOSSLESS for host in hosts)
 
 
-def rank(view: View, database: DatabaseView, *, prefer: str | None = None, avoid: str | None = None) -> Ranking:
+def rank(
+    view: View,
+    database: DatabaseView,
+    *,
+    prefer: str | None = None,
+    avoid: str | None = None,
+    leave: str | None = None,
+    load: Load | None = None,
+) -> Ranking:
     """Order the copies for activation. `prefer` (a named target) comes first if it may be activated at all; `avoid`
-    (the copy that just failed) comes last. Ties are broken by activation preference (spec 3.5: Lossless)."""
+    (the copy that just failed) comes last; `leave` is no candidate, as the database is to leave it. Servers over
+    their preferred limit, and lagged copies, come after the others."""
+    load = load_of(view) if load is None else load
     refusals: dict[str, str] = {}
-    found: list[tuple[bool, bool, int, int, str]] = []
-    for preference, server in enumerate(database.database.servers, 1):
-        why = refusal(view, database, server)
+    able: list[Standing] = []
+    for server in database.database.servers:
+        why = refusal(view, database, server, named=server == prefer, load=load)
+        if server == leave:
+            why = f"{server} is to be left"
         if why is not None:
             refusals[server] = why
-            continue
-        number = _least_set(database.copies.get(server))
-        found.append((server != prefer, server == avoid, number, preference, server))
-    found.sort()
-    return Ranking(tuple(Candidate(server, number) for _, _, number, _, server in found), refusals)
+        else:
+            able.append(standing(database, server))
+
+    def last(candidate: Candidate) -> tuple[bool, bool, bool, bool]:
+        server = candidate.server
+        lagged = database.database.copy(server).replay_lag > 0
+        over = _over_preferred(view.servers[server], database.database.name, load)
+        return (server != prefer, server == avoid, lagged, over)
+
+    ordered = order(able, by_preference=by_preference(view, database))
+    return Ranking(tuple(sorted(ordered, key=last)), refusals)
+
+
+def _over_preferred(host: ServerView, database: str, load: Load) -> bool:
+    limit = host.maximum_preferred
+    return limit is not None and len(load.get(host.name, frozenset()) - {database}) >= limit

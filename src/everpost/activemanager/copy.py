@@ -314,6 +314,13 @@ class CopyController:
         """Shut down cleanly for a planned move or a dismount (3.13)."""
         location = held.location
         target = location.target
+        if target is None and (self.active is None or self.active.token != location.token):
+            # An administrator's dismount is kept also when the instance or its agent died on the way.
+            await self._stand_down("it is being dismounted")
+            self.held = await self._host.writer.change(
+                held, lambda before: transitions.dismounted_without_closing(before, reason="dismounted after a crash")
+            )
+            return
         if self.active is None or self.active.token != location.token:
             # The agent was restarted in the middle; a fresh activation finds out what the files are.
             await self._again(held, f"{RESTART}: it was not open when a move was asked for")
@@ -321,6 +328,11 @@ class CopyController:
         if target is not None and not any(member.server == target for member in location.set):
             self.held = await self._host.writer.change(
                 held, lambda before: transitions.move_abandoned(before, reason=f"{target} left the synchronous set")
+            )
+            return
+        if target is not None and not await self.active.followed_by(target):
+            self.held = await self._host.writer.change(
+                held, lambda before: transitions.move_abandoned(before, reason=f"{target} does not follow just now")
             )
             return
         self._note(CopyState.DISMOUNTING)

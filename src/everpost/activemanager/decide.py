@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import msgspec
 
-from everpost.activemanager import bestcopy, transitions
+from everpost.activemanager import bestcopy, loss, transitions
 from everpost.activemanager.view import DatabaseView, View
 from everpost.model.database import Location, LocationState
 from everpost.model.tenure import TenureState
@@ -47,7 +47,17 @@ class Activate(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     reason: str
 
 
-Action = TakeServer | TakePam | Activate
+class Settle(msgspec.Struct, frozen=True, kw_only=True, tag=True):
+    """Finish an administrator's dismount whose active is gone: write `after` at `revision`, guarded by `fences`."""
+
+    database: str
+    revision: int
+    after: Location
+    fences: dict[str, int]
+    reason: str
+
+
+Action = TakeServer | TakePam | Activate | Settle
 
 
 def decide(view: View) -> list[Action]:
@@ -58,18 +68,46 @@ def decide(view: View) -> list[Action]:
     actions: list[Action] = []
     for server in view.servers.values():
         if server.name != view.me and server.tenure is TenureState.UP and server.expired:
-            with_pam = view.pam == server.name
+            with_pam = view.pam == server.name and not _leaves_pam_to_others(view)
             actions.append(
                 TakeServer(server=server.name, with_pam=with_pam, reason=f"{server.name} did not renew its tenure")
             )
-    if view.dag is not None and _pam_is_vacant(view):
+    if view.dag is not None and _pam_is_vacant(view) and not _leaves_pam_to_others(view):
         actions.append(TakePam(dag=view.dag, reason=f"{view.pam or 'nobody'} is no Primary Active Manager any more"))
     if view.is_pam:
+        load = bestcopy.load_of(view)
         for database in view.databases:
-            action = _for_database(view, database)
+            action = _for_database(view, database, load)
             if action is not None:
                 actions.append(action)
+                _count(load, action)
     return actions
+
+
+def _count(load: dict[str, set[str]], action: Activate | Settle) -> None:
+    """What was decided a moment ago is there already for the next database: limits hold within one round too."""
+    for names in load.values():
+        names.discard(action.database)
+    if isinstance(action, Activate):
+        load.setdefault(action.after.active, set()).add(action.database)
+
+
+def stuck(view: View) -> dict[str, str]:
+    """Databases that wait because no copy can be activated, each with the reason for every copy. For the log."""
+    if not view.is_pam:
+        return {}
+    load = bestcopy.load_of(view)
+    found: dict[str, str] = {}
+    for database in view.databases:
+        location = database.location
+        closed = location.state is LocationState.CLOSED
+        refused = location.state is LocationState.ACTIVATING and any(
+            one.server == location.active for one in location.refused
+        )
+        lost = location.state in (LocationState.OPEN, LocationState.ACTIVATING) and _gone(view, location.active)
+        if (closed or refused or lost) and _for_database(view, database, load) is None:
+            found[location.database] = bestcopy.rank(view, database, prefer=location.target, load=load).explain()
+    return found
 
 
 def _pam_is_vacant(view: View) -> bool:
@@ -79,47 +117,66 @@ def _pam_is_vacant(view: View) -> bool:
     return holder is None or holder.tenure in (None, TenureState.TAKEN, TenureState.RELEASED)
 
 
+def _leaves_pam_to_others(view: View) -> bool:
+    """A server in maintenance decides only when nobody else can."""
+    mine = view.servers[view.me]
+    return mine.maintenance and any(
+        one.holds_tenure and not one.maintenance for one in view.servers.values() if one.name != view.me
+    )
+
+
 def _gone(view: View, server: str) -> bool:
     """Whether the server's tenure was taken or given back: it cannot acknowledge anything any more."""
     host = view.servers.get(server)
     return host is not None and host.tenure in (TenureState.TAKEN, TenureState.RELEASED)
 
 
-def _for_database(view: View, database: DatabaseView) -> Activate | None:
+def _for_database(view: View, database: DatabaseView, load: bestcopy.Load) -> Activate | Settle | None:
     location = database.location
     match location.state:
         case LocationState.MOVING if location.target is None:
-            return None  # an administrator's dismount: its own agent finishes it, now or when it comes back
+            # An administrator's dismount: its own agent finishes it, or PAM when that lost its tenure.
+            return _settle(view, database) if _gone(view, location.active) else None
         case LocationState.OPEN | LocationState.MOVING:
             if _gone(view, location.active):
-                return _activate(view, database, prefer=location.target, reason=f"{location.active} lost its tenure")
+                reason = f"{location.active} lost its tenure"
+                return _activate(view, database, load, prefer=location.target, reason=reason)
             if location.state is LocationState.MOVING and database.seen_for > ACTIVATION_LIMIT:
                 return _again(view, database, "the move did not come to an end")
         case LocationState.CLOSED:
-            return _activate(view, database, prefer=location.target, reason=location.reason or "closed")
+            reason = location.reason or "closed"
+            return _activate(view, database, load, prefer=location.target, reason=reason)
         case LocationState.ACTIVATING:
-            return _for_activating(view, database)
+            return _for_activating(view, database, load)
         case LocationState.DISMOUNTED | LocationState.UNKNOWN:
             return None
     return None
 
 
-def _for_activating(view: View, database: DatabaseView) -> Activate | None:
+def _settle(view: View, database: DatabaseView) -> Settle:
+    location = database.location
+    reason = f"dismounted by an administrator; {location.active} lost its tenure on the way"
+    after = transitions.dismounted_without_closing(location, reason=reason)
+    fences = _guards(view, database)
+    return Settle(database=location.database, revision=database.revision, after=after, fences=fences, reason=reason)
+
+
+def _for_activating(view: View, database: DatabaseView, load: bestcopy.Load) -> Activate | None:
     location = database.location
     refused = {refusal.server: refusal.reason for refusal in location.refused}
     if _gone(view, location.active):
-        return _activate(view, database, reason=f"{location.active} lost its tenure while activating")
+        return _activate(view, database, load, reason=f"{location.active} lost its tenure while activating")
     if location.active in refused:
-        action = _activate(view, database, reason=f"{location.active} refused: {refused[location.active]}")
+        action = _activate(view, database, load, reason=f"{location.active} refused: {refused[location.active]}")
         if action is None and database.seen_for > RETRY_REFUSED:
-            return _new_round(view, database)
+            return _new_round(view, database, load)
         return action
     limit = RESTART_LIMIT if location.reason.startswith(RESTART) else ACTIVATION_LIMIT
     if database.seen_for > limit:
-        ranking = bestcopy.rank(view, database, avoid=location.active)
+        ranking = bestcopy.rank(view, database, avoid=location.active, load=load)
         others = [candidate for candidate in ranking.candidates if candidate.server != location.active]
         if others or limit == ACTIVATION_LIMIT:
-            return _activate(view, database, avoid=location.active, reason=f"{location.active} took too long")
+            return _activate(view, database, load, avoid=location.active, reason=f"{location.active} took too long")
     return None
 
 
@@ -133,18 +190,32 @@ def _guards(view: View, database: DatabaseView) -> dict[str, int]:
 
 
 def _activate(
-    view: View, database: DatabaseView, *, reason: str, prefer: str | None = None, avoid: str | None = None
+    view: View,
+    database: DatabaseView,
+    load: bestcopy.Load,
+    *,
+    reason: str,
+    prefer: str | None = None,
+    avoid: str | None = None,
 ) -> Activate | None:
     location = database.location
-    ranking = bestcopy.rank(view, database, prefer=prefer, avoid=avoid)
-    if not ranking.candidates:
-        return None
-    best = ranking.candidates[0]
+    ranking = bestcopy.rank(view, database, prefer=prefer, avoid=avoid, load=load)
     refused = location.refused if location.state is LocationState.ACTIVATING else ()
-    after = transitions.begin_activation(location, best.server, reason=reason, lossy=location.lossy, refused=refused)
-    why = f"{reason}; {best.server} meets set {best.selection_set}"
+    if ranking.candidates:
+        best = ranking.candidates[0]
+        after = transitions.begin_activation(
+            location, best.server, reason=reason, lossy=location.lossy, refused=refused
+        )
+        why = f"{reason}; {best.server} meets set {best.selection_set}"
+    else:
+        server = _by_dial(view, database, load)
+        if server is None:
+            return None
+        what = f"{reason}; by the mount dial of {server}: {loss.sentence(database, server)}"
+        after = transitions.begin_activation(location, server, reason=what, lossy=True, refused=refused)
+        why = what
     if ranking.refusals:
-        why += "; " + "; ".join(ranking.refusals.values())
+        why += "; " + ranking.explain()
     return Activate(
         database=location.database,
         revision=database.revision,
@@ -152,6 +223,29 @@ def _activate(
         fences=_guards(view, database),
         reason=why,
     )
+
+
+def _by_dial(view: View, database: DatabaseView, load: bestcopy.Load) -> str | None:
+    """The copy that an administrator's dial allows to be activated with loss when no complete one can be had: the one
+    that lacks least. Only where the old active itself recorded that it is closed (3.4): a server that merely lost its
+    tenure may still be running with the rest of its set, so there an administrator must say that it is off."""
+    location = database.location
+    if location.closed_lsn is None or location.lossy:
+        return None
+    refused = {refusal.server for refusal in location.refused}
+    found: list[tuple[int, int, str]] = []
+    for preference, server in enumerate(database.database.servers):
+        host = view.servers.get(server)
+        if host is None or not host.holds_tenure or server in refused:
+            continue
+        if any(member.server == server for member in location.eligible):
+            continue
+        lacks = loss.missing(database, server)
+        if lacks is None or loss.refusal(database, server, host.mount_dial) is not None:
+            continue
+        if bestcopy.administrative_refusal(view, database, server, load) is None:
+            found.append((lacks, preference, server))
+    return min(found)[2] if found else None
 
 
 def _again(view: View, database: DatabaseView, why: str) -> Activate | None:
@@ -164,8 +258,8 @@ def _again(view: View, database: DatabaseView, why: str) -> Activate | None:
     return Activate(database=location.database, revision=database.revision, after=after, fences={}, reason=why)
 
 
-def _new_round(view: View, database: DatabaseView) -> Activate | None:
+def _new_round(view: View, database: DatabaseView, load: bestcopy.Load) -> Activate | None:
     location = database.location
     cleared = msgspec.structs.replace(location, refused=())
     fresh = msgspec.structs.replace(database, location=cleared)
-    return _activate(view, fresh, reason="every copy refused; trying all of them again")
+    return _activate(view, fresh, load, reason="every copy refused; trying all of them again")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 import msgspec
 
@@ -12,7 +12,7 @@ from everpost.directory import keys
 from everpost.directory.interface import Entry
 from everpost.directory.schema import decode
 from everpost.model.database import CopyStatus, Location, MailboxDatabase, Progress
-from everpost.model.server import DatabaseAvailabilityGroup
+from everpost.model.server import DatabaseAvailabilityGroup, Server
 from everpost.model.tenure import FencingRecord, PamRecord, TenureRecord
 
 log = logging.getLogger(__name__)
@@ -80,8 +80,11 @@ class Gatherer:
         databases: Mapping[str, MailboxDatabase],
         locations: Mapping[str, tuple[Location, int]],
         expired: Callable[[str], bool],
+        documents: Mapping[str, Server] | None = None,
+        maintenance: Collection[str] = (),
     ) -> View:
-        """The view of this server's DAG, or of itself alone when it is in none."""
+        """The view of this server's DAG, or of itself alone when it is in none. `documents`: the servers' settings,
+        `maintenance`: who is in it."""
         members = dag.members if dag is not None else (self._me,)
         rows = []
         for name, database in databases.items():
@@ -112,7 +115,10 @@ class Gatherer:
             dag=dag.name if dag is not None else None,
             pam=pam[0].holder if pam is not None else None,
             pam_revision=pam[1] if pam is not None else 0,
-            servers={name: self._server(name, expired) for name in members},
+            servers={
+                name: settled(self._server(name, expired), (documents or {}).get(name), name in maintenance)
+                for name in members
+            },
             databases=tuple(rows),
         )
 
@@ -129,3 +135,18 @@ class Gatherer:
             epoch=fence[0].epoch,
             expired=expired(name),
         )
+
+
+def settled(server: ServerView, document: Server | None, maintenance: bool) -> ServerView:
+    """The server's view with what an administrator set for it."""
+    if document is None:
+        return server
+    return msgspec.structs.replace(
+        server,
+        site=document.site,
+        mount_dial=document.mount_dial,
+        activation_policy=document.activation_policy,
+        maximum_active=document.maximum_active_databases,
+        maximum_preferred=document.maximum_preferred_active_databases,
+        maintenance=maintenance,
+    )

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping
 from typing import Protocol
 
-from everpost.activemanager.decide import Action, Activate, TakePam, TakeServer
+from everpost.activemanager.decide import Action, Activate, Settle, TakePam, TakeServer
 from everpost.activemanager.record import Held, LocationWriter, Superseded
 from everpost.activemanager.view import View
 from everpost.clock import Clock
@@ -55,8 +55,8 @@ class Performer:
                     return await self._take_server(action, view)
                 case TakePam():
                     return await self._take_pam(action, view)
-                case Activate():
-                    return await self._activate(action, view)
+                case Activate() | Settle():
+                    return await self._write(action, view)
         except (OutcomeUnknown, Unavailable, Superseded) as error:
             fact(log, "action not confirmed", action=type(action).__name__, why=str(error))
             return False
@@ -94,7 +94,7 @@ class Performer:
             fact(log, "primary active manager", dag=action.dag, why=action.reason)
         return result.succeeded
 
-    async def _activate(self, action: Activate, view: View) -> bool:
+    async def _write(self, action: Activate | Settle, view: View) -> bool:
         row = next(row for row in view.databases if row.location.database == action.database)
         fences = {keys.fence(server): revision for server, revision in action.fences.items()}
         if view.dag is not None:
@@ -104,7 +104,8 @@ class Performer:
         )
         fact(
             log,
-            "activation decided",
+            "activation decided" if isinstance(action, Activate) else "dismount finished",
+            level=logging.WARNING if action.after.lossy else logging.INFO,
             database=action.database,
             active=action.after.active,
             token=str(action.after.token),

@@ -11,11 +11,11 @@ from typing import Protocol
 
 import msgspec
 
-from everpost.activemanager import setpolicy, transitions
+from everpost.activemanager import bestcopy, setpolicy, transitions
 from everpost.activemanager.activation import Prepare
 from everpost.activemanager.active import Upkeep
 from everpost.activemanager.copy import CopyController
-from everpost.activemanager.decide import decide
+from everpost.activemanager.decide import decide, stuck
 from everpost.activemanager.gather import Gatherer, Live
 from everpost.activemanager.peers import Agents
 from everpost.activemanager.perform import Performer, Taker
@@ -31,7 +31,7 @@ from everpost.directory.schema import decode, encode
 from everpost.errors import EverpostError, OutcomeUnknown, Unavailable
 from everpost.log import fact
 from everpost.model.database import CopySettings, CopyState, CopyStatus, Location, MailboxDatabase, Progress, Token
-from everpost.model.server import DatabaseAvailabilityGroup, Server
+from everpost.model.server import DatabaseAvailabilityGroup, MaintenanceRecord, Server
 from everpost.model.tenure import TenureState
 
 log = logging.getLogger(__name__)
@@ -51,6 +51,8 @@ class Organization(Protocol):
 
     @property
     def servers(self) -> Mapping[str, Server]: ...
+    @property
+    def maintenance(self) -> Mapping[str, MaintenanceRecord]: ...
     @property
     def dags(self) -> Mapping[str, DatabaseAvailabilityGroup]: ...
     @property
@@ -115,6 +117,7 @@ class ActiveManager:
         self._performer = Performer(me, directory, self.writer, taker, clock, self._own_guard)
         self._copies: dict[str, tuple[CopyController, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
+        self._waiting: dict[str, str] = {}
 
     # -- what the copies ask (copy.Host, synchronous.Peers) -----------------------------------------------------
 
@@ -288,15 +291,25 @@ class ActiveManager:
         return [controller.status() for controller, _ in self._copies.values()]
 
     async def shut_down(self, limit: float) -> None:
-        """A clean stop: databases with another complete copy move there; the others are simply closed by the warden
-        and activated again at the next start."""
+        """A clean stop: databases with another complete copy move there, each to the best of them; the others are
+        simply closed by the warden and activated again at the next start."""
         end = self.clock.boottime() + limit
         going: list[str] = []
+        view = self._view()
+        load = bestcopy.load_of(view)
+        rows = {row.database.name: row for row in view.databases}
         for name, (controller, _) in self._copies.items():
             held = controller.held
             if controller.open_at() is None or held is None or not held.location.set:
                 continue
-            target = held.location.set[0].server
+            row = rows.get(name)
+            ranking = bestcopy.rank(view, row, leave=self.me, load=load) if row is not None else None
+            if ranking is None or not ranking.candidates:
+                why = ranking.explain() if ranking is not None else "its location is not known"
+                fact(log, "not moved at stop", level=logging.WARNING, database=name, why=why)
+                continue
+            target = ranking.candidates[0].server
+            load.setdefault(target, set()).add(name)
             try:
                 await self.writer.change(
                     held,
@@ -347,6 +360,8 @@ class ActiveManager:
             self._organization.databases,
             self._organization.locations,
             self._expired,
+            self._organization.servers,
+            self._organization.maintenance,
         )
 
     async def _decide_forever(self) -> None:
@@ -356,9 +371,17 @@ class ActiveManager:
                 view = self._view()
                 for action in decide(view):
                     await self._performer.perform(action, view)
+                self._say_who_waits(view)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DECIDE_EVERY):
                     await self._changed.wait()
+
+    def _say_who_waits(self, view: View) -> None:
+        waiting = stuck(view)
+        for database, why in waiting.items():
+            if self._waiting.get(database) != why:
+                fact(log, "no copy can be activated", level=logging.ERROR, database=database, why=why)
+        self._waiting = waiting
 
     async def _publish_forever(self) -> None:
         last = b""

@@ -18,7 +18,7 @@ S = LocationState
 MOVES: dict[LocationState, frozenset[LocationState]] = {
     S.ACTIVATING: frozenset({S.OPEN, S.ACTIVATING}),
     S.OPEN: frozenset({S.OPEN, S.MOVING, S.ACTIVATING}),
-    S.MOVING: frozenset({S.CLOSED, S.OPEN, S.ACTIVATING}),
+    S.MOVING: frozenset({S.CLOSED, S.OPEN, S.ACTIVATING, S.DISMOUNTED}),
     S.CLOSED: frozenset({S.ACTIVATING, S.DISMOUNTED}),
     S.DISMOUNTED: frozenset({S.CLOSED}),
     S.UNKNOWN: frozenset({S.CLOSED}),
@@ -135,6 +135,16 @@ def dismounted(location: Location, *, reason: str) -> Location:
     """An administrator's dismount of a closed database; it stays so until a mount."""
     _must(location, S.DISMOUNTED)
     return replace(location, state=S.DISMOUNTED, target=None, reason=reason)
+
+
+def dismounted_without_closing(location: Location, *, reason: str) -> Location:
+    """An administrator's dismount whose active died on the way: it is off, if not cleanly, and stays so. By its own
+    agent (its fence) after no process of it is left, or by PAM guarded by the active's taken fence. `closed_lsn` stays
+    empty, as nobody knows where the log ends: the mount is an activation as after a crash."""
+    _must(location, S.DISMOUNTED)
+    if location.state is not S.MOVING or location.target is not None:
+        raise IllegalMove(f"{location.database} is not being dismounted.")
+    return replace(location, state=S.DISMOUNTED, closed_lsn=None, closed_timeline=None, reason=reason)
 
 
 def mount_asked(location: Location, *, reason: str) -> Location:

@@ -7,12 +7,14 @@ from collections.abc import Mapping
 import msgspec
 
 from everpost.model.database import CopyStatus, Location, MailboxDatabase, Progress
+from everpost.model.server import ActivationPolicy, MountDial
 from everpost.model.tenure import TenureState
 
 
 class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     """A member of the DAG. `tenure` None: it never had one. `expired`: no renewal was seen for TAKE seconds, so it may
-    be taken. `fence_revision`, `tenure_revision`: what a compare-and-swap that relies on this must guard."""
+    be taken. `fence_revision`, `tenure_revision`: what a compare-and-swap that relies on this must guard. The rest is
+    what an administrator set for it."""
 
     name: str
     tenure: TenureState | None
@@ -20,6 +22,12 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True):
     fence_revision: int = 0
     epoch: int = 0
     expired: bool = False
+    site: str = ""
+    mount_dial: MountDial = MountDial.LOSSLESS
+    activation_policy: ActivationPolicy = ActivationPolicy.UNRESTRICTED
+    maximum_active: int | None = None
+    maximum_preferred: int | None = None
+    maintenance: bool = False
 
     @property
     def holds_tenure(self) -> bool:

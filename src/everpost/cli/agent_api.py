@@ -32,7 +32,9 @@ _OPEN_PATHS = ("/v1/join", "/v1/authority")
 class _Context:
     """`manage.context.CommandContext` over the agent."""
 
-    def __init__(self, agent: Agent, verbose: Callable[[str], None], warning: Callable[[str], None]) -> None:
+    def __init__(
+        self, agent: Agent, verbose: Callable[[str], None], warning: Callable[[str], None], operator: str
+    ) -> None:
         self.clock = agent.clock
         self.settings = agent.settings
         self.directory = agent.directory
@@ -42,6 +44,7 @@ class _Context:
         self.voters = agent.voters
         self.verbose = verbose
         self.warning = warning
+        self.operator = operator
 
 
 class AgentApi:
@@ -74,7 +77,7 @@ class AgentApi:
             runner, settings.address, settings.ports.agent, ssl_context=context, reuse_address=True
         ).start()
         local = web.Application(middlewares=[_errors])
-        handler = command_handler(lambda verbose, warning: _Context(self._agent, verbose, warning))
+        handler = command_handler(lambda verbose, warning, operator: _Context(self._agent, verbose, warning, operator))
         local.add_routes([web.post("/v1/command", handler), web.post("/v1/token", self._token)])
         path = settings.admin_socket
         path.unlink(missing_ok=True)

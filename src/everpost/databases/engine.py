@@ -56,7 +56,11 @@ select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint as flush,
 _STANDBY = """
 select coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0'), 0)::bigint as received,
        coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0'), 0)::bigint as replayed,
-       r.status, r.received_tli, pg_wal_lsn_diff(r.latest_end_lsn, '0/0')::bigint as generated
+       r.status,
+       -- Without a receiver the log on disk says it; the control file lags behind until the next restartpoint.
+       coalesce(r.received_tli, (select max(('x' || left(name, 8))::bit(32)::int) from pg_ls_waldir()
+                                  where name ~ '^[0-9A-F]{24}$')) as received_tli,
+       pg_wal_lsn_diff(r.latest_end_lsn, '0/0')::bigint as generated
   from (select 1) one left join pg_stat_wal_receiver r on true
 """
 _CANCELLED = (b"canceling wait for synchronous replication", b"canceling the wait for synchronous replication")

@@ -9,6 +9,7 @@ GENERATION = CONFIG + "generation"
 SERVERS = CONFIG + "server/"
 DAGS = CONFIG + "dag/"
 DATABASES = CONFIG + "database/"
+MAINTENANCE = CONFIG + "maintenance/"
 MAILBOXES = CONFIG + "mailbox/"
 ADDRESSES = CONFIG + "address/"
 LOCATIONS = ROOT + "location/"
@@ -33,6 +34,11 @@ def dag(name: str) -> str:
 def database(name: str) -> str:
     """A mailbox database and its copies."""
     return DATABASES + name
+
+
+def maintenance(server_name: str) -> str:
+    """A server in maintenance (`model.server.MaintenanceRecord`)."""
+    return MAINTENANCE + server_name
 
 
 def mailbox(guid: str) -> str:

@@ -12,7 +12,7 @@ from everpost.directory import keys
 from everpost.directory.interface import Entry
 from everpost.model.database import Location, MailboxDatabase
 from everpost.model.recipient import Mailbox
-from everpost.model.server import DatabaseAvailabilityGroup, Server
+from everpost.model.server import DatabaseAvailabilityGroup, MaintenanceRecord, Server
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -69,6 +69,7 @@ class OrganizationView:
         self.servers: dict[str, Server] = {}
         self.dags: dict[str, DatabaseAvailabilityGroup] = {}
         self.databases: dict[str, MailboxDatabase] = {}
+        self.maintenance: dict[str, MaintenanceRecord] = {}
         self.locations: dict[str, tuple[Location, int]] = {}
         self.mailboxes: dict[str, Mailbox] = {}
         self._addresses: dict[str, str] = {}
@@ -77,6 +78,7 @@ class OrganizationView:
             (keys.SERVERS, self._put_into(self.servers, Server)),
             (keys.DAGS, self._put_into(self.dags, DatabaseAvailabilityGroup)),
             (keys.DATABASES, self._put_into(self.databases, MailboxDatabase)),
+            (keys.MAINTENANCE, self._put_into(self.maintenance, MaintenanceRecord)),
             (keys.LOCATIONS, self._location),
             (keys.MAILBOXES, self._mailbox),
         )

@@ -54,6 +54,8 @@ class CommandContext(Protocol):
     live: LiveState
     agents: AgentCalls
     voters: Voters
+    operator: str
+    """Who typed the command: the name of the account at the other end of the admin socket."""
 
     def verbose(self, text: str) -> None:
         """Shown with -Verbose."""

@@ -95,7 +95,8 @@ async def run_line(line: str, context: Any, *, on_verbose: Callable[[bool], None
             on_verbose(result.verbose)
             fed = await _invoke(command, call, context, fed)
             result.rows = fed
-            result.columns = command.columns
+            # What would be done has other columns than what was done.
+            result.columns = () if call.named.get("WhatIf") else command.columns
         results.append(result)
     return results
 

@@ -18,12 +18,13 @@ F = TypeVar("F", bound=Function)
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter in the words of the shell. `position` None: by name only."""
+    """One parameter in the words of the shell. `position` None: by name only; `nullable`: $null is a value of it."""
 
     name: str
     kind: str
     mandatory: bool
     position: int | None
+    nullable: bool = False
 
     @property
     def switch(self) -> bool:
@@ -79,6 +80,7 @@ def command(
                     kind=_kind(hints[parameter.name]),
                     mandatory=parameter.default is inspect.Parameter.empty,
                     position=position if position < positional else None,
+                    nullable=hints[parameter.name] == (int | None),
                 )
             )
         text = inspect.getdoc(function) or ""
@@ -117,6 +119,8 @@ def _convert(parameter: Parameter, value: Any) -> Any:
             return value
         raise Refused(f"-{parameter.name} is $true or $false, not {value!r}.")
     if parameter.kind == "number":
+        if value is None and parameter.nullable:
+            return None
         try:
             return int(value)
         except (TypeError, ValueError):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import logging
+import pwd
+import socket
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -15,11 +18,25 @@ from everpost.manage.execute import describe, run_line
 
 log = logging.getLogger(__name__)
 
-ContextFactory = Callable[[Callable[[str], None], Callable[[str], None]], Any]
+ContextFactory = Callable[[Callable[[str], None], Callable[[str], None], str], Any]
+_UCRED = struct.Struct("3i")
+
+
+def operator(request: web.Request) -> str:
+    """The account at the other end of the admin socket, as the kernel knows it."""
+    transport = request.transport
+    peer = transport.get_extra_info("socket") if transport is not None else None
+    if peer is None or peer.family != socket.AF_UNIX:
+        return "unknown"
+    _, uid, _ = _UCRED.unpack(peer.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"
 
 
 def command_handler(factory: ContextFactory) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A handler for POST /v1/command {"line": ...}. `factory(verbose, warning)` makes the command's context."""
+    """A handler for POST /v1/command {"line": ...}. `factory(verbose, warning, operator)` makes the context."""
     cmdlets.load()
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -45,7 +62,7 @@ def command_handler(factory: ContextFactory) -> Callable[[web.Request], Awaitabl
                 await response.write(json.dumps(pending.pop(0)).encode() + b"\n")
 
         try:
-            context = factory(say("verbose"), say("warning"))
+            context = factory(say("verbose"), say("warning"), operator(request))
             for result in await run_line(str(body["line"]), context, on_verbose=on_verbose):
                 await flush()
                 pending.append({"rows": result.rows, "columns": result.columns, "view": result.view})

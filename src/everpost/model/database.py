@@ -82,7 +82,8 @@ class Member(msgspec.Struct, frozen=True, order=True, array_like=True):
 
 
 class Opening(msgspec.Struct, frozen=True, array_like=True):
-    """One recorded opening of a database: the timeline that began at `begin_lsn` under `token`."""
+    """One recorded opening of a database: the timeline that began at `begin_lsn` under `token`. `comment`: who ordered
+    it and why, when it was with loss."""
 
     token: Token
     server: str
@@ -90,6 +91,7 @@ class Opening(msgspec.Struct, frozen=True, array_like=True):
     begin_lsn: int
     nonce: str
     lossy: bool = False
+    comment: str = ""
 
 
 class LocationState(enum.StrEnum):

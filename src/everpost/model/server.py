@@ -61,6 +61,27 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     maximum_preferred_active_databases: int | None = None
 
 
+class MaintenancePhase(enum.StrEnum):
+    """How far a server's maintenance is."""
+
+    STARTING = "starting"
+    ACTIVE = "active"
+
+
+class MaintenanceRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A server in maintenance, and exactly what has to be restored afterwards (spec 3.10). `suspended`: databases whose
+    activation on this server was suspended by the start and was not before; `moved`: what was active on it."""
+
+    server: str
+    phase: MaintenancePhase
+    operator: str = ""
+    began: str = ""
+    comment: str = ""
+    previous_policy: ActivationPolicy = ActivationPolicy.UNRESTRICTED
+    suspended: tuple[str, ...] = ()
+    moved: tuple[str, ...] = ()
+
+
 class DatabaseAvailabilityGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A DAG: 0 to 16 members and a witness that votes exactly when their number is even (spec 1.1, 1.4). The alternate
     witness is used only by a datacenter switchover (1.3)."""

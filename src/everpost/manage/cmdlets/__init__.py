@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+
 
 def load() -> None:
     """Import every module; importing registers."""
-    from everpost.manage.cmdlets import copies, dag, databases, general, mailboxes, replication  # noqa: F401
+    for module in pkgutil.iter_modules(__path__):
+        importlib.import_module(f"{__name__}.{module.name}")

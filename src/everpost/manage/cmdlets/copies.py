@@ -1,4 +1,4 @@
-"""Database copies: add, remove, status, move (spec 2.3, 2.7, 2.8, 3.7)."""
+"""Database copies: add, remove, status (spec 2.3, 2.7, 2.8)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from msgspec.structs import replace
 from everpost.activemanager import transitions
 from everpost.directory import keys
 from everpost.directory.schema import encode
-from everpost.errors import NotFound, Refused, Unavailable
+from everpost.errors import Refused, Unavailable
 from everpost.manage import registry, timespan
 from everpost.manage.cmdlets.change import look_up, seen, write
-from everpost.manage.cmdlets.databases import database, wait_open, write_location
+from everpost.manage.cmdlets.databases import database, write_location
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
-from everpost.model.database import CopySettings, CopyState, CopyStatus, Location, LocationState, MailboxDatabase
+from everpost.model.database import CopySettings, CopyState, CopyStatus, Location, MailboxDatabase
 from everpost.model.server import Role, Server
 
 MOST_COPIES = 16
@@ -24,7 +24,6 @@ STATE_WAIT = 30.0
 """Seconds a command waits for the copy to do what it was told; it goes on by itself afterwards."""
 POSTPONED = "Its seeding was postponed: Update-MailboxDatabaseCopy seeds it."
 UNKNOWN = "Unknown"
-MOVE_WAIT = 30.0
 COLUMNS = ("Name", "Status", "CopyQueueLength", "ReplayQueueLength", "Resilience", "ContentIndexState")
 
 
@@ -325,79 +324,3 @@ def _generation(lsn: int | None) -> int:
 
 def _time(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
-
-
-@registry.command(
-    "Move-ActiveMailboxDatabase",
-    columns=("Identity", "ActiveServerAtStart", "ActiveServerAtEnd", "Status", "NumberOfLogsLost", "ErrorMessage"),
-)
-async def move_active_mailbox_database(
-    context: CommandContext,
-    identity: str,
-    activate_on_server: str | None = None,
-    move_comment: str = "",
-    mount_dial_override: str = "Lossless",
-    skip_lag_checks: bool = False,
-    skip_client_experience_checks: bool = False,
-    skip_health_checks: bool = False,
-    skip_active_copy_checks: bool = False,
-) -> list[Row]:
-    """Make another copy the active one, without loss; without -ActivateOnServer the best other copy is chosen."""
-    if mount_dial_override.lower() != "lossless":
-        raise Refused(
-            "Only -MountDialOverride Lossless is possible yet.",
-            remedy="A copy outside the synchronous set cannot be activated by this release.",
-        )
-    found = database(context, identity)
-    location, revision = context.organization.locations[found.name]
-    target = _target(context, found, activate_on_server)
-    row: Row = {
-        "Identity": found.name,
-        "ActiveServerAtStart": location.active,
-        "ActiveServerAtEnd": location.active,
-        "Status": "NotNeeded",
-        "NumberOfLogsLost": 0,
-        "MountStatusAtMoveStart": "Mounted" if location.state is LocationState.OPEN else "Dismounted",
-        "MountStatusAtMoveEnd": "Mounted",
-        "ErrorMessage": "",
-    }
-    if target == location.active:
-        return [row]
-    if location.state is not LocationState.OPEN:
-        raise Refused(f"{found.name} is {location.state} just now.", remedy="Wait until it is mounted, then repeat.")
-    if not any(member.server == target for member in location.set):
-        status = context.live.statuses(target).get(found.name)
-        why = f" It is {status.state}{': ' + status.error if status.error else ''}." if status is not None else ""
-        raise Refused(
-            f"The copy on {target} is not in the synchronous set, so it may lack acknowledged mail.{why}",
-            remedy="Wait until Get-MailboxDatabaseCopyStatus shows it as the active's Resilience.",
-        )
-    reason = move_comment or f"moved to {target} by an administrator"
-    await write_location(context, location, revision, transitions.moving(location, target, reason=reason))
-    context.verbose(f"{found.name} is being closed on {location.active}.")
-    after = await wait_open(context, found.name, None, MOVE_WAIT)
-    while after.token == location.token and after.state is not LocationState.OPEN:
-        await context.clock.sleep(0.02)
-        after = context.organization.locations[found.name][0]
-    row["ActiveServerAtEnd"] = after.active
-    row["Status"] = "Succeeded" if after.active == target else "Failed"
-    if after.active != target:
-        row["ErrorMessage"] = after.reason
-    return [row]
-
-
-def _target(context: CommandContext, found: MailboxDatabase, name: str | None) -> str:
-    location = context.organization.locations[found.name][0]
-    if name is not None:
-        server = look_up(context.organization.servers, name, "server", "Get-ExchangeServer").name
-        if server not in found.servers:
-            raise NotFound(
-                f"{server} has no copy of {found.name}.", remedy=f"Its copies are on {', '.join(found.servers)}."
-            )
-        return server
-    for server in found.servers:
-        if server != location.active and any(member.server == server for member in location.set):
-            return server
-    raise Refused(
-        f"No other copy of {found.name} is complete.", remedy="See Get-MailboxDatabaseCopyStatus for the reasons."
-    )

@@ -1,4 +1,4 @@
-"""Mailbox databases (spec 2.1, 2.14, 9.5)."""
+"""Mailbox databases (spec 2.1, 9.5)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import uuid
 
 from msgspec.structs import replace
 
-from everpost.activemanager import transitions
 from everpost.directory import keys
 from everpost.directory.schema import encode
 from everpost.errors import AlreadyExists, Refused, Unavailable
@@ -144,38 +143,6 @@ async def set_mailbox_database(
     after = replace(one, circular_logging=circular_logging_enabled)
     await write(context, {key: before}, {key: encode(after)}, what=one.name)
     await seen(context, key, before + 1)
-    return []
-
-
-@registry.command("Dismount-Database")
-async def dismount_database(context: CommandContext, identity: str) -> list[Row]:
-    """Close a database; it stays closed until Mount-Database."""
-    one = database(context, identity)
-    location, revision = context.organization.locations[one.name]
-    if location.state is LocationState.DISMOUNTED:
-        return []
-    if location.state is not LocationState.OPEN:
-        raise Refused(f"{one.name} is {location.state} just now.", remedy="Wait until it is mounted.")
-    after = transitions.dismounting(location, reason="an administrator dismounts it")
-    await write_location(context, location, revision, after)
-    end = context.clock.boottime() + WAIT
-    while context.organization.locations[one.name][0].state is not LocationState.DISMOUNTED:
-        if context.clock.boottime() > end:
-            raise Unavailable(f"{one.name} is not dismounted yet.", remedy="It goes on by itself.")
-        await context.clock.sleep(0.02)
-    return []
-
-
-@registry.command("Mount-Database")
-async def mount_database(context: CommandContext, identity: str) -> list[Row]:
-    """Open a dismounted database where it was."""
-    one = database(context, identity)
-    location, revision = context.organization.locations[one.name]
-    if location.state is LocationState.DISMOUNTED:
-        await write_location(
-            context, location, revision, transitions.mount_asked(location, reason="an administrator mounts it")
-        )
-    await wait_open(context, one.name, None)
     return []
 
 
