@@ -63,6 +63,7 @@ class AgentApi:
                 web.post("/v1/stall", self._stall),
                 web.get("/v1/copy/{database}/openings", self._openings),
                 web.post("/v1/etcd/start", self._etcd_start),
+                web.post("/v1/witness", self._witness),
                 web.post("/v1/join", self._join),
                 web.get("/v1/authority", self._authority),
             ]
@@ -133,6 +134,11 @@ class AgentApi:
         join = msgspec.convert(await request.json(), JoinCluster)
         self._agent.voters.start_member(join)
         return web.json_response({})
+
+    async def _witness(self, request: web.Request) -> web.Response:
+        asked = (await request.json()).get("directory")
+        report = self._agent.voters.witness_report(str(asked) if asked is not None else None)
+        return web.json_response(msgspec.to_builtins(report))
 
     async def _token(self, request: web.Request) -> web.Response:
         settings = self._agent.settings

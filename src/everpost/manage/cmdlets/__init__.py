@@ -5,4 +5,4 @@ from __future__ import annotations
 
 def load() -> None:
     """Import every module; importing registers."""
-    from everpost.manage.cmdlets import copies, dag, databases, general, mailboxes  # noqa: F401
+    from everpost.manage.cmdlets import copies, dag, dagservers, databases, general, mailboxes  # noqa: F401
