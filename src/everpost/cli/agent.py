@@ -10,6 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
+from everpost.activemanager.coordination import Coordination
 from everpost.activemanager.gather import Live
 from everpost.activemanager.peers import Agents
 from everpost.activemanager.service import ActiveManager
@@ -23,13 +24,13 @@ from everpost.databases.warden_client import WardenClient
 from everpost.directory import keys
 from everpost.directory.cache import DirectoryCache
 from everpost.directory.page import SharedPage
-from everpost.directory.schema import OrganizationView
+from everpost.directory.schema import OrganizationView, decode
 from everpost.directory.tenure import Challengers, Tenure, TenureLost
 from everpost.errors import EverpostError
 from everpost.log import configure, fact
 from everpost.model.database import CopyStatus, MailboxDatabase
 from everpost.model.server import Role
-from everpost.model.tenure import TenureState
+from everpost.model.tenure import FencingRecord, TenureState
 from everpost.net import tls
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
 from everpost.store.migrate import migrate, upkeep
@@ -37,8 +38,16 @@ from everpost.store.migrate import migrate, upkeep
 log = logging.getLogger(__name__)
 
 
+REMOVED_LOOK = 10.0
+"""Seconds between looks whether a host that was removed belongs to the organisation again."""
+
+
 class WardenChanged(EverpostError):
     """The warden that holds this agent's deadlines is not the one that this agent began with."""
+
+
+class NotInOrganization(EverpostError):
+    """This host's document is gone: it was removed."""
 
 
 class Agent:
@@ -59,6 +68,15 @@ class Agent:
         self.agents = Agents(self.organization.servers.get, tls.client_context(settings.tls_dir))
         self.voters = VoterKeeper(settings, self.directory, self.organization, self.agents)
         self._warden = WardenClient(settings.warden_socket)
+        self.coordination = Coordination(
+            settings.name,
+            directory=self.directory,
+            servers=lambda: self.organization.servers,
+            agents=self.agents,
+            clock=self.clock,
+            path=wiring.dac_file(settings),
+            unbroken=self._unbroken,
+        )
 
     # -- what commands and other agents see (manage.context.LiveState) -------------------------------------------
 
@@ -79,6 +97,14 @@ class Agent:
     def statuses(self, server: str) -> Mapping[str, CopyStatus]:
         """A server's copies as last published."""
         return self.live.status(server)
+
+    async def _unbroken(self) -> bool:
+        """Whether the tenure in the directory is still the one that our warden, which outlives the agent, guards."""
+        if self.tenure is None:
+            return False
+        entry = await self.directory.get(keys.fence(self.settings.name))
+        fence = decode(FencingRecord, entry.value) if entry is not None else None
+        return fence is not None and fence.state is TenureState.UP and fence.instance == self.tenure.instance
 
     # -- changes -------------------------------------------------------------------------------------------------
 
@@ -179,6 +205,7 @@ class Agent:
             learn=self._live_cache.learn,
         )
         group.create_task(self._hold_tenure(page))
+        group.create_task(self.coordination.remember_forever())
         group.create_task(self.manager.run())
 
     async def _warden_identity(self) -> str:
@@ -196,6 +223,7 @@ class Agent:
         instance = tenure.instance
 
         async def before_renew() -> bool:
+            self._must_belong()
             try:
                 found = await self._warden.identity()
             except EverpostError:
@@ -208,8 +236,10 @@ class Agent:
             await self._warden.deadline(until)
             page.set_deadline(until, epoch)
 
+        await self.coordination.wait_allowed()  # before any tenure: without one nothing is activated or served
         while True:
             try:
+                self._must_belong()
                 await tenure.acquire()
                 await tenure.renew_forever(before_renew, on_confirmed)
             except TenureLost:
@@ -221,9 +251,21 @@ class Agent:
                 # The new warden killed every postmaster that the old one left; a new agent begins with its identity.
                 fact(log, "agent ends", level=logging.WARNING, why=str(error))
                 raise SystemExit(3) from error
+            except NotInOrganization as error:
+                fact(log, "tenure not held", level=logging.ERROR, why=str(error))
+                self._wake_manager()
+                await self.clock.sleep(REMOVED_LOOK)
             except EverpostError as error:
                 fact(log, "tenure not held", level=logging.WARNING, why=str(error))
             await self.clock.sleep(0.2)
+
+    def _must_belong(self) -> None:
+        """A host that was removed leaves: it renews no more, so the warden closes what is open."""
+        if self.settings.name not in self.organization.servers:
+            raise NotInOrganization(
+                f"{self.settings.name} was removed from the organisation.",
+                remedy="Stop it here, or join it again in folders of their own.",
+            )
 
     async def _close_cleanly(self) -> None:
         """SIGTERM: what is active here is handed over or closed, then the tenure is given back."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
+from everpost.cli import wiring
 from everpost.directory import joining
 from everpost.directory.joining import JoinAnswer, JoinRequest
 from everpost.directory.membership import JoinCluster
@@ -59,6 +60,7 @@ class AgentApi:
             [
                 web.get("/v1/ping", self._ping),
                 web.get("/v1/status", self._status),
+                web.get("/v1/dac", self._dac),
                 web.post("/v1/confirm", self._confirm),
                 web.post("/v1/stall", self._stall),
                 web.get("/v1/copy/{database}/openings", self._openings),
@@ -96,7 +98,11 @@ class AgentApi:
             await runner.cleanup()
 
     async def _ping(self, request: web.Request) -> web.Response:
-        return web.json_response({"server": self._agent.settings.name})
+        settings = self._agent.settings
+        return web.json_response({"server": settings.name, "boot_id": wiring.boot_id(settings)})
+
+    async def _dac(self, request: web.Request) -> web.Response:
+        return web.json_response(msgspec.to_builtins(self._agent.coordination.answer()))
 
     async def _status(self, request: web.Request) -> web.Response:
         agent = self._agent
