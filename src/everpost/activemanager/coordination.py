@@ -116,8 +116,9 @@ class Coordination:
             if not verdict.allowed and not verdict.outdated:
                 found, verdict = await self._ask(found, boot)
             if verdict.allowed:
-                # Written before the bit: what follows is done under this generation.
-                self._remember(generation or 0, found.cluster, await boot)
+                # Written before the bit: what follows is done under this generation. A silent witness delays nobody.
+                await asyncio.wait({boot}, timeout=AGAIN)
+                self._remember(generation or 0, found.cluster, boot.result() if boot.done() else "")
         finally:
             boot.cancel()
         return verdict

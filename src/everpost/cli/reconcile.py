@@ -56,7 +56,7 @@ class Reconciliation:
             directories = {
                 dag.witness_server: dag.witness_directory
                 for dag in dags.values()
-                if dag.witness_server is not None and dag.witness_server in wanted
+                if dag.witness_server is not None and dag.witness_server in wanted_voters(dag)
             }
             reachable = await self._reachable(wanted, voters, directories, warn_once)
             step = await self._displaced(voters, directories) or voting.next_step(

@@ -27,7 +27,8 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upstream(NamedTuple):
-    """The active to follow: its replication address and port, and the epoch at which it opened."""
+    """The active to follow: its addresses in order of preference (separated by commas, as in a connection string), its
+    port, and the epoch at which it opened."""
 
     server: str
     host: str

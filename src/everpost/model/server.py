@@ -61,6 +61,16 @@ class Server(msgspec.Struct, frozen=True, kw_only=True):
     maximum_preferred_active_databases: int | None = None
 
 
+class DagNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """A network of a DAG that an administrator described (spec 1.6). Not enabled for replication: a last resort."""
+
+    name: str
+    subnets: tuple[str, ...]
+    description: str = ""
+    replication_enabled: bool = True
+    ignore_network: bool = False
+
+
 class DatabaseAvailabilityGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A DAG: 0 to 16 members and a witness that votes exactly when their number is even (spec 1.1, 1.4). The alternate
     witness is used only by a datacenter switchover (1.3)."""
@@ -71,3 +81,4 @@ class DatabaseAvailabilityGroup(msgspec.Struct, frozen=True, kw_only=True):
     witness_directory: str | None = None
     alternate_witness_server: str | None = None
     alternate_witness_directory: str | None = None
+    networks: tuple[DagNetwork, ...] = ()

@@ -1,0 +1,43 @@
+"""An organisation in network namespaces for the tests of DAGs, and the questions that they ask."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from everpost.lab.organisation import CommandFailed, Organisation, Server
+
+DAG = "DAG1"
+
+
+def dag(server: Server, name: str = DAG) -> dict[str, Any]:
+    """Get-DatabaseAvailabilityGroup -Status as that server shows it."""
+    return server.rows(f"Get-DatabaseAvailabilityGroup {name} -Status", 20.0)[0]
+
+
+def said(server: Server, line: str) -> str:
+    """The refusal of a line; the test fails when it is not refused."""
+    try:
+        server.rows(line, 90.0)
+    except CommandFailed as refused:
+        return str(refused)
+    raise AssertionError(f"{line} was not refused")
+
+
+def mounted(organisation: Organisation, server: Server, database: str) -> str | None:
+    """On which server the database is mounted, by that server's view."""
+    for row in organisation.status(server).values():
+        if row["DatabaseName"] == database and row["Status"] == "Mounted":
+            return str(row["MailboxServer"])
+    return None
+
+
+def holds(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether the condition stays true for so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not condition():
+            return False
+        time.sleep(0.2)
+    return True
