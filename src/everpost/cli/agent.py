@@ -10,6 +10,7 @@ from pathlib import Path
 
 import asyncpg
 
+from everpost import __version__
 from everpost.activemanager.coordination import Coordination
 from everpost.activemanager.gather import Live
 from everpost.activemanager.peers import Agents
@@ -31,6 +32,8 @@ from everpost.log import configure, fact
 from everpost.model.database import CopyStatus, MailboxDatabase
 from everpost.model.server import Role
 from everpost.model.tenure import FencingRecord, TenureState
+from everpost.monitoring import metrics
+from everpost.monitoring.monitor import Monitor
 from everpost.net import tls
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
 from everpost.store.migrate import migrate, upkeep
@@ -67,6 +70,16 @@ class Agent:
         self.live = Live(self._live_cache.get)
         self.agents = Agents(self.organization.servers.get, tls.client_context(settings.tls_dir))
         self.voters = VoterKeeper(settings, self.directory, self.organization, self.agents)
+        self.monitor = Monitor(
+            settings.name,
+            directory=self.directory,
+            clock=self.clock,
+            organization=self.organization,
+            entries=lambda: self._live_cache.list(keys.JOURNAL),
+            live=self,
+            agents=self.agents,
+            voters=self.voters,
+        )
         self._warden = WardenClient(settings.warden_socket)
         self.coordination = Coordination(
             settings.name,
@@ -98,6 +111,22 @@ class Agent:
         """A server's copies as last published."""
         return self.live.status(server)
 
+    def reading(self) -> metrics.Reading:
+        """What /metrics shows."""
+        dag = self.organization.dag_of(self.settings.name)
+        return metrics.Reading(
+            server=self.settings.name,
+            version=__version__,
+            tenure=self.tenure.valid() if self.tenure is not None else None,
+            longest_gap=self.tenure.longest_gap if self.tenure is not None else 0.0,
+            may_mount=self.coordination.bit,
+            pam=dag is not None and self.pam(dag.name) == self.settings.name,
+            copies=tuple(self.manager.statuses()) if self.manager is not None else (),
+            good={name: len(good) for name, good in self.monitor.good_copies().items()},
+            voters=self.monitor.voter_health,
+            alarms=tuple(self.monitor.standing()),
+        )
+
     async def _unbroken(self) -> bool:
         """Whether the tenure in the directory is still the one that our warden, which outlives the agent, guards."""
         if self.tenure is None:
@@ -113,6 +142,9 @@ class Agent:
 
         found = entry if isinstance(entry, Entry) else None
         self.organization.apply(key, found)
+        held = self.organization.locations.get(key.removeprefix(keys.LOCATIONS)) if found is not None else None
+        if held is not None and key.startswith(keys.LOCATIONS):
+            self.monitor.location_changed(held[0])
         if self.challengers is not None:
             self.challengers.on_change(key, found)
 
@@ -206,6 +238,7 @@ class Agent:
         )
         group.create_task(self._hold_tenure(page))
         group.create_task(self.coordination.remember_forever())
+        group.create_task(self.monitor.run())
         group.create_task(self.manager.run())
 
     async def _warden_identity(self) -> str:

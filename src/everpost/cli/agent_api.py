@@ -17,7 +17,9 @@ from everpost.directory import joining
 from everpost.directory.joining import JoinAnswer, JoinRequest
 from everpost.directory.membership import JoinCluster
 from everpost.errors import AlreadyExists, EverpostError, NotFound, Refused, Unavailable
+from everpost.log import fact
 from everpost.manage.service import command_handler
+from everpost.monitoring import metrics
 from everpost.net import tls
 
 if TYPE_CHECKING:
@@ -33,7 +35,13 @@ _OPEN_PATHS = ("/v1/join", "/v1/authority")
 class _Context:
     """`manage.context.CommandContext` over the agent."""
 
-    def __init__(self, agent: Agent, verbose: Callable[[str], None], warning: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        agent: Agent,
+        verbose: Callable[[str], None],
+        warning: Callable[[str], None],
+        failed: Callable[[], None],
+    ) -> None:
         self.clock = agent.clock
         self.settings = agent.settings
         self.directory = agent.directory
@@ -43,6 +51,9 @@ class _Context:
         self.voters = agent.voters
         self.verbose = verbose
         self.warning = warning
+        self.failed = failed
+        for text in agent.monitor.standing().values():
+            warning(text)  # in every command's answer, so that nobody works on beside it (P9)
 
 
 class AgentApi:
@@ -68,15 +79,20 @@ class AgentApi:
                 web.post("/v1/witness", self._witness),
                 web.post("/v1/join", self._join),
                 web.get("/v1/authority", self._authority),
+                web.get("/metrics", self._metrics),
             ]
         )
         runner = await self._runner(remote)
         context = tls.server_context(settings.tls_dir, client_certificates=ssl.CERT_OPTIONAL)
-        await web.TCPSite(
-            runner, settings.address, settings.ports.agent, ssl_context=context, reuse_address=True
-        ).start()
+        for address in dict.fromkeys((settings.address, settings.replication_address)):
+            site = web.TCPSite(runner, address, settings.ports.agent, ssl_context=context, reuse_address=True)
+            await self._try(site, must=address == settings.address)
+        plain = web.Application(middlewares=[_errors])
+        plain.add_routes([web.get("/metrics", self._metrics)])
+        # For a Prometheus on this host; in a lab on loopback the hosts share the address, and one of them has it.
+        await self._try(web.TCPSite(await self._runner(plain), "127.0.0.1", settings.ports.agent), must=False)
         local = web.Application(middlewares=[_errors])
-        handler = command_handler(lambda verbose, warning: _Context(self._agent, verbose, warning))
+        handler = command_handler(lambda verbose, warning, failed: _Context(self._agent, verbose, warning, failed))
         local.add_routes([web.post("/v1/command", handler), web.post("/v1/token", self._token)])
         path = settings.admin_socket
         path.unlink(missing_ok=True)
@@ -85,6 +101,14 @@ class AgentApi:
             await web.UnixSite(await self._runner(local), str(path)).start()
         finally:
             os.umask(old)
+
+    async def _try(self, site: web.TCPSite, *, must: bool) -> None:
+        try:
+            await site.start()
+        except OSError as error:
+            if must:
+                raise
+            fact(log, "not listening", level=logging.WARNING, at=site.name, why=str(error))
 
     async def _runner(self, app: web.Application) -> web.AppRunner:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -114,6 +138,7 @@ class AgentApi:
                 "epoch": agent.tenure.epoch if agent.tenure is not None else None,
                 "longest_gap": agent.tenure.longest_gap if agent.tenure is not None else None,
                 "copies": msgspec.to_builtins(copies),
+                "coordination": {"bit": agent.coordination.bit, "reason": agent.coordination.reason},
             }
         )
 
@@ -145,6 +170,9 @@ class AgentApi:
         asked = (await request.json()).get("directory")
         report = self._agent.voters.witness_report(str(asked) if asked is not None else None)
         return web.json_response(msgspec.to_builtins(report))
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(text=metrics.text(self._agent.reading()))
 
     async def _token(self, request: web.Request) -> web.Response:
         settings = self._agent.settings

@@ -68,3 +68,6 @@ class CommandContext(Protocol):
 
     def warning(self, text: str) -> None:
         """Shown always."""
+
+    def failed(self) -> None:
+        """What was tested failed: the exit status is 1, though rows are shown."""

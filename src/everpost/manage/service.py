@@ -15,11 +15,12 @@ from everpost.manage.execute import describe, run_line
 
 log = logging.getLogger(__name__)
 
-ContextFactory = Callable[[Callable[[str], None], Callable[[str], None]], Any]
+ContextFactory = Callable[[Callable[[str], None], Callable[[str], None], Callable[[], None]], Any]
 
 
 def command_handler(factory: ContextFactory) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A handler for POST /v1/command {"line": ...}. `factory(verbose, warning)` makes the command's context."""
+    """A handler for POST /v1/command {"line": ...}. `factory(verbose, warning, failed)` makes the command's
+    context."""
     cmdlets.load()
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -45,7 +46,7 @@ def command_handler(factory: ContextFactory) -> Callable[[web.Request], Awaitabl
                 await response.write(json.dumps(pending.pop(0)).encode() + b"\n")
 
         try:
-            context = factory(say("verbose"), say("warning"))
+            context = factory(say("verbose"), say("warning"), lambda: pending.append({"status": 1}))
             for result in await run_line(str(body["line"]), context, on_verbose=on_verbose):
                 await flush()
                 pending.append({"rows": result.rows, "columns": result.columns, "view": result.view})

@@ -5,4 +5,16 @@ from __future__ import annotations
 
 def load() -> None:
     """Import every module; importing registers."""
-    from everpost.manage.cmdlets import copies, dag, dagservers, databases, general, mailboxes  # noqa: F401
+    from everpost.manage.cmdlets import (  # noqa: F401
+        copies,
+        dag,
+        dagservers,
+        databases,
+        events,
+        general,
+        health,
+        mailboxes,
+        networks,
+        preflight,
+        sites,
+    )
