@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -34,7 +35,7 @@ def organisation() -> Iterator[Organisation]:
         found.database("MB01", "EX01")
         found.database("MB02", "EX02")
         first = found.servers[0]
-        first.shell(f"New-Mailbox -Name Admin -UserPrincipalName {ADMINISTRATOR} -Database MB01 -Password Secret-4711")
+        first.shell("New-Mailbox -Name Admin -Database MB01 -Password Secret-4711")
         first.shell(f"Set-OrganizationConfig -AdministratorMail {ADMINISTRATOR}")
         found.wait(found.whole, 60, "the organisation whole")
         yield found
@@ -268,15 +269,29 @@ def test_metrics_for_this_host_and_for_certificates(organisation: Organisation) 
     first = organisation.servers[0]
     host = first.host
     assert isinstance(host, NamespaceHost)
-    inside = ["ip", "netns", "exec", host.space]
-    page = subprocess.run(
-        [*inside, "curl", "-s", "http://127.0.0.1:64326/metrics"], capture_output=True, text=True, timeout=20
-    ).stdout
-    assert "everpost_tenure 1" in page and 'everpost_voter_up{voter="EX02"} 1' in page
-    url = f"https://{host.address}:64326/metrics"
     tls = first.data / "tls"
-    bare = subprocess.run([*inside, "curl", "-s", "-k", url], capture_output=True, text=True, timeout=20).stdout
-    assert "certificate" in bare and "everpost_tenure" not in bare
-    shown = ["--cacert", f"{tls}/ca.crt", "--cert", f"{tls}/host.crt", "--key", f"{tls}/host.key"]
-    page = subprocess.run([*inside, "curl", "-s", *shown, url], capture_output=True, text=True, timeout=20).stdout
+    url = f"https://{host.address}:64326/metrics"
+    page = _fetch(host, "http://127.0.0.1:64326/metrics")
+    assert "everpost_tenure 1" in page and 'everpost_voter_up{voter="EX02"} 1' in page
+    bare = _fetch(host, url, str(tls / "ca.crt"))
+    assert "401" in bare and "everpost_tenure" not in bare
+    page = _fetch(host, url, str(tls / "ca.crt"), str(tls / "host.crt"), str(tls / "host.key"))
     assert "everpost_may_mount 1" in page
+
+
+FETCH = """
+import ssl, sys, urllib.request, urllib.error
+url, *files = sys.argv[1:]
+context = ssl.create_default_context(cafile=files[0]) if files else None
+if len(files) > 1:
+    context.load_cert_chain(files[1], files[2])
+try:
+    print(urllib.request.urlopen(url, context=context, timeout=10).read().decode())
+except urllib.error.HTTPError as error:
+    print(error.code)
+"""
+
+
+def _fetch(host: NamespaceHost, url: str, *files: str) -> str:
+    argv = ["ip", "netns", "exec", host.space, sys.executable, "-c", FETCH, url, *files]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20).stdout
