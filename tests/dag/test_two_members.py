@@ -90,6 +90,15 @@ def whole(organisation: Organisation, seconds: float = 90.0) -> None:
     organisation.wait(lambda: all(organisation.whole(server) for server in organisation.servers), seconds, "whole")
 
 
+def at_home(organisation: Organisation) -> None:
+    """Whole, and MB01 on EX01, MB02 on EX02: an election of etcd on a busy machine may have moved one."""
+    whole(organisation)
+    for database, server in (("MB01", "EX01"), ("MB02", "EX02")):
+        if mounted(organisation, organisation.servers[0], database) != server:
+            organisation.servers[0].shell(f"Move-ActiveMailboxDatabase {database} -ActivateOnServer {server}")
+    whole(organisation)
+
+
 def test_a_healthy_dag_passes_every_check_and_survives(organisation: Organisation) -> None:
     first = organisation.servers[0]
     organisation.wait(lambda: health(first) == {}, 20, "a healthy DAG")
@@ -130,12 +139,13 @@ def test_T_QUO_2_and_9_a_lost_witness_is_loud_and_dismounts_nothing(organisation
 
 def test_T_QUO_1_and_3_one_of_three_goes_on_two_of_three_do_not(organisation: Organisation) -> None:
     first, second = organisation.servers
+    at_home(organisation)
     red = len(events(first, 4113))
     began = time.monotonic()
     second.host.cut()
     try:
         organisation.wait(lambda: mounted(organisation, first, "MB02") == "EX01", 10, "MB02 on EX01")
-        assert mounted(organisation, first, "MB01") == "EX01"
+        assert mounted(organisation, first, "MB01") == "EX01", organisation.status(first)
         organisation.wait(lambda: len(events(first, 4113)) >= red + 2, 60, "the single copy alarm of both")
         assert time.monotonic() - began < 60, "single copies are an alarm within a minute"
         moves = [row for row in events(first, 5001) if row["Properties"]["database"] == "MB02"]
@@ -178,6 +188,7 @@ def test_T_DAC_3_one_member_restarts_and_mounts_at_once(organisation: Organisati
 
 def test_T_DAC_4_and_5_the_last_of_two_compares_the_witness_boot(organisation: Organisation) -> None:
     first, second = organisation.servers
+    at_home(organisation)
     second.stop()
     organisation.wait(lambda: mounted(organisation, first, "MB02") == "EX01", 20, "all on EX01")
     kill_all(first)
@@ -219,9 +230,7 @@ def sender(server: Server, database: int) -> str:
 
 def test_T_NET_1_replication_falls_back_to_the_mapi_network(organisation: Organisation) -> None:
     first, second = organisation.servers
-    whole(organisation)
-    if mounted(organisation, first, "MB01") != "EX01":
-        first.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01")
+    at_home(organisation)
     organisation.wait(lambda: sender(second, 0) == first.host.replication_address, 30, "the replication network")
     epoch = organisation.status(first)["MB01\\EX01"]["Epoch"]
     host = second.host
@@ -243,8 +252,7 @@ def test_T_NET_1_replication_falls_back_to_the_mapi_network(organisation: Organi
 
 def test_T_NET_2_without_its_mapi_network_a_server_loses_its_databases(organisation: Organisation) -> None:
     first, second = organisation.servers
-    if mounted(organisation, second, "MB01") != "EX01":
-        second.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01")
+    at_home(organisation)
     host = first.host
     assert isinstance(host, NamespaceHost)
     link(host, "mapi", "down")

@@ -20,6 +20,8 @@ from everpost.errors import EverpostError, NotFound, Unavailable
 from everpost.model.quorum import wanted_voters
 from everpost.model.server import DatabaseAvailabilityGroup, Server
 
+PATIENCE = 5.0
+"""Seconds that a voter may be silent before nothing is added beside it: etcd refuses that in any case."""
 LIMIT = 120.0
 """Seconds for all steps; a further voter takes about 5 s, as etcd lets no two changes follow closer."""
 
@@ -40,6 +42,7 @@ class Reconciliation:
         warning. Raises Unavailable when the directory does not answer, or a host does not become a voter."""
         end = time.monotonic() + LIMIT
         warned: set[str] = set()
+        silent_since: float | None = None
 
         def warn_once(text: str) -> None:
             if text not in warned:
@@ -70,6 +73,14 @@ class Reconciliation:
                     "The voters are not as they should be yet.", remedy="Set-DatabaseAvailabilityGroup goes on."
                 )
             host = servers.get(step.name)
+            silent = [name for name, answers in voters.items() if not answers]
+            if isinstance(step, voting.AddVoter) and silent:
+                silent_since = silent_since or time.monotonic()
+                if time.monotonic() - silent_since > PATIENCE:
+                    raise _blocked(step.name, silent)
+                await asyncio.sleep(0.5)
+                continue
+            silent_since = None
             if isinstance(step, voting.AddVoter):
                 assert host is not None
                 await self._add(host, directories.get(host.name), voters)
@@ -151,11 +162,7 @@ class Reconciliation:
             silent = [name for name, answers in voters.items() if not answers]
             if not silent:
                 raise
-            raise Unavailable(
-                f"{host.name} cannot become a voter while {', '.join(silent)} votes and does not answer.",
-                remedy=f"Start {silent[0]}, or remove it for good: Remove-DatabaseAvailabilityGroupServer"
-                " -ConfigurationOnly for a member, Set-DatabaseAvailabilityGroup -WitnessServer for a witness.",
-            ) from error
+            raise _blocked(host.name, silent) from error
 
     async def _remove(self, name: str) -> None:
         members = await self._keeper.membership().members()
@@ -176,3 +183,11 @@ class Reconciliation:
         silent = [name for name, answers in voters.items() if not answers and name in wanted]
         if silent:
             warn(f"{', '.join(silent)} votes and does not answer.")
+
+
+def _blocked(name: str, silent: list[str]) -> Unavailable:
+    return Unavailable(
+        f"{name} cannot become a voter while {', '.join(silent)} votes and does not answer.",
+        remedy=f"Start {silent[0]}, or remove it for good: Remove-DatabaseAvailabilityGroupServer -ConfigurationOnly"
+        " for a member, Set-DatabaseAvailabilityGroup -WitnessServer for a witness.",
+    )

@@ -57,7 +57,7 @@ async def add_database_availability_group_server(
     key = keys.server(server.name)
     await change_dag(context, name, edit, also={key: context.organization.revision(key)})
     context.verbose(f"{server.name} is a member of {name}.")
-    await context.voters.reconcile(context.verbose, context.warning)
+    await _follow(context)
     return []
 
 
@@ -84,13 +84,21 @@ async def remove_database_availability_group_server(
 
     after = await change_dag(context, dag.name, edit)
     context.verbose(f"{server.name} is no member of {dag.name} any more.")
-    await context.voters.reconcile(context.verbose, context.warning)
+    await _follow(context)
     if configuration_only:
         await write(context, {}, {keys.status(server.name): None}, what=f"The state of {server.name}")
     if after is not None and not after.members:
         await write(context, {}, {keys.pam(dag.name): None}, what=f"The role of PAM in {dag.name}")
         context.verbose(f"{dag.name} is empty.")
     return []
+
+
+async def _follow(context: CommandContext) -> None:
+    """The voters follow; what hinders them is a warning, as the membership itself is changed (spec 1.2)."""
+    try:
+        await context.voters.reconcile(context.verbose, context.warning)
+    except Unavailable as error:
+        context.warning(f"The membership is changed, the voters are not as they should be yet: {error}")
 
 
 def _refuse_copies(context: CommandContext, server: str) -> None:
