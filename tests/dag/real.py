@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -26,11 +27,20 @@ def said(server: Server, line: str) -> str:
 
 
 def mounted(organisation: Organisation, server: Server, database: str) -> str | None:
-    """On which server the database is mounted, by that server's view."""
+    """On which server the database is mounted, by that server's view and by PostgreSQL itself: a status may be the
+    last word from before a crash."""
     for row in organisation.status(server).values():
         if row["DatabaseName"] == database and row["Status"] == "Mounted":
-            return str(row["MailboxServer"])
+            name = str(row["MailboxServer"])
+            return name if query(organisation.server(name), database, "select pg_is_in_recovery()") == "f" else None
     return None
+
+
+def query(server: Server, database: str, sql: str) -> str:
+    """One value of a copy's PostgreSQL (MB01 is database number 0), "" when it does not answer."""
+    argv = ["setpriv", "--reuid=everpost", "--regid=everpost", "--clear-groups", "psql", "-h", str(server.run / "pg")]
+    argv += ["-p", str(64328 + int(database[-2:]) - 1), "-U", "everpost", "postgres", "-Atc", sql]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20, cwd="/").stdout.strip()
 
 
 def holds(condition: Callable[[], bool], seconds: float) -> bool:

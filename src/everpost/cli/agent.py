@@ -60,6 +60,8 @@ class Agent:
         self.settings = settings
         self.clock = SystemClock()
         self.directory = wiring.open_directory(settings)
+        # Watching has connections of its own: which members it found silent must not delay a renewal of the tenure.
+        self._watching = wiring.open_directory(settings)
         self.organization = OrganizationView()
         self.manager: ActiveManager | None = None
         self.tenure: Tenure | None = None
@@ -69,10 +71,10 @@ class Agent:
         )
         self.live = Live(self._live_cache.get)
         self.agents = Agents(self.organization.servers.get, tls.client_context(settings.tls_dir))
-        self.voters = VoterKeeper(settings, self.directory, self.organization, self.agents)
+        self.voters = VoterKeeper(settings, self._watching, self.organization, self.agents)
         self.monitor = Monitor(
             settings.name,
-            directory=self.directory,
+            directory=self._watching,
             clock=self.clock,
             organization=self.organization,
             entries=lambda: self._live_cache.list(keys.JOURNAL),
@@ -83,7 +85,7 @@ class Agent:
         self._warden = WardenClient(settings.warden_socket)
         self.coordination = Coordination(
             settings.name,
-            directory=self.directory,
+            directory=self._watching,
             servers=lambda: self.organization.servers,
             agents=self.agents,
             clock=self.clock,
@@ -173,10 +175,12 @@ class Agent:
             await api.stop()
             await self.agents.close()
             await self.directory.close()
+            await self._watching.close()
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(wiring.follow_voters(self.settings, self.directory))
+            group.create_task(wiring.follow_voters(self.settings, self._watching))
             await self.voters.write_first_documents()
             group.create_task(self._live_cache.run())
             await self._live_cache.wait_synced()
