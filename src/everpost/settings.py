@@ -42,6 +42,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     etcd_bin: str = ""
     path_root: str = ""
     strict_reads: bool = False
+    boot_id_file: Path = Path("/proc/sys/kernel/random/boot_id")
     log_format: str = "auto"
     keep_logs: int = 1024
     scrub_days: float = 7.0

@@ -31,6 +31,7 @@ from everpost.directory.schema import decode, encode
 from everpost.errors import EverpostError, OutcomeUnknown, Unavailable
 from everpost.log import fact
 from everpost.model.database import CopySettings, CopyState, CopyStatus, Location, MailboxDatabase, Progress, Token
+from everpost.model.network import replication_addresses
 from everpost.model.server import DatabaseAvailabilityGroup, MaintenanceRecord, Server
 from everpost.model.tenure import TenureState
 
@@ -139,12 +140,13 @@ class ActiveManager:
         return () if found is None else found.servers
 
     def upstream(self, server: str, database: str, token: Token) -> Upstream | None:
-        """Where that server's PostgreSQL answers on the replication network."""
+        """Where that server's PostgreSQL answers: on the replication network, else on the MAPI network (NET-9)."""
         host = self._organization.servers.get(server)
         row = self._organization.databases.get(database)
         if host is None or row is None:
             return None
-        return Upstream(server, host.replication_address, host.ports.postgres + row.number, token)
+        dag = next((dag for dag in self._organization.dags.values() if server in dag.members), None)
+        return Upstream(server, ",".join(replication_addresses(dag, host)), host.ports.postgres + row.number, token)
 
     def copy_settings(self, database: str, server: str) -> CopySettings:
         """By the organisation's documents."""

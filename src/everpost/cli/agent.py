@@ -10,6 +10,8 @@ from pathlib import Path
 
 import asyncpg
 
+from everpost import __version__
+from everpost.activemanager.coordination import Coordination
 from everpost.activemanager.gather import Live
 from everpost.activemanager.peers import Agents
 from everpost.activemanager.service import ActiveManager
@@ -23,13 +25,15 @@ from everpost.databases.warden_client import WardenClient
 from everpost.directory import keys
 from everpost.directory.cache import DirectoryCache
 from everpost.directory.page import SharedPage
-from everpost.directory.schema import OrganizationView
+from everpost.directory.schema import OrganizationView, decode
 from everpost.directory.tenure import Challengers, Tenure, TenureLost
 from everpost.errors import EverpostError
 from everpost.log import configure, fact
 from everpost.model.database import CopyStatus, MailboxDatabase
 from everpost.model.server import Role
-from everpost.model.tenure import TenureState
+from everpost.model.tenure import FencingRecord, TenureState
+from everpost.monitoring import metrics
+from everpost.monitoring.monitor import Monitor
 from everpost.net import tls
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
 from everpost.store.migrate import migrate, upkeep
@@ -37,8 +41,16 @@ from everpost.store.migrate import migrate, upkeep
 log = logging.getLogger(__name__)
 
 
+REMOVED_LOOK = 10.0
+"""Seconds between looks whether a host that was removed belongs to the organisation again."""
+
+
 class WardenChanged(EverpostError):
     """The warden that holds this agent's deadlines is not the one that this agent began with."""
+
+
+class NotInOrganization(EverpostError):
+    """This host's document is gone: it was removed."""
 
 
 class Agent:
@@ -48,6 +60,8 @@ class Agent:
         self.settings = settings
         self.clock = SystemClock()
         self.directory = wiring.open_directory(settings)
+        # Watching has connections of its own: which members it found silent must not delay a renewal of the tenure.
+        self._watching = wiring.open_directory(settings)
         self.organization = OrganizationView()
         self.manager: ActiveManager | None = None
         self.tenure: Tenure | None = None
@@ -57,8 +71,27 @@ class Agent:
         )
         self.live = Live(self._live_cache.get)
         self.agents = Agents(self.organization.servers.get, tls.client_context(settings.tls_dir))
-        self.voters = VoterKeeper(settings, self.directory, self.organization, self.agents)
+        self.voters = VoterKeeper(settings, self._watching, self.organization, self.agents)
+        self.monitor = Monitor(
+            settings.name,
+            directory=self._watching,
+            clock=self.clock,
+            organization=self.organization,
+            entries=lambda: self._live_cache.list(keys.JOURNAL),
+            live=self,
+            agents=self.agents,
+            voters=self.voters,
+        )
         self._warden = WardenClient(settings.warden_socket)
+        self.coordination = Coordination(
+            settings.name,
+            directory=self._watching,
+            servers=lambda: self.organization.servers,
+            agents=self.agents,
+            clock=self.clock,
+            path=wiring.dac_file(settings),
+            unbroken=self._unbroken,
+        )
 
     # -- what commands and other agents see (manage.context.LiveState) -------------------------------------------
 
@@ -80,6 +113,30 @@ class Agent:
         """A server's copies as last published."""
         return self.live.status(server)
 
+    def reading(self) -> metrics.Reading:
+        """What /metrics shows."""
+        dag = self.organization.dag_of(self.settings.name)
+        return metrics.Reading(
+            server=self.settings.name,
+            version=__version__,
+            tenure=self.tenure.valid() if self.tenure is not None else None,
+            longest_gap=self.tenure.longest_gap if self.tenure is not None else 0.0,
+            may_mount=self.coordination.bit,
+            pam=dag is not None and self.pam(dag.name) == self.settings.name,
+            copies=tuple(self.manager.statuses()) if self.manager is not None else (),
+            good={name: len(good) for name, good in self.monitor.good_copies().items()},
+            voters=self.monitor.voter_health,
+            alarms=tuple(self.monitor.standing()),
+        )
+
+    async def _unbroken(self) -> bool:
+        """Whether the tenure in the directory is still the one that our warden, which outlives the agent, guards."""
+        if self.tenure is None:
+            return False
+        entry = await self.directory.get(keys.fence(self.settings.name))
+        fence = decode(FencingRecord, entry.value) if entry is not None else None
+        return fence is not None and fence.state is TenureState.UP and fence.instance == self.tenure.instance
+
     # -- changes -------------------------------------------------------------------------------------------------
 
     def _on_live_change(self, key: str, entry: object) -> None:
@@ -87,6 +144,9 @@ class Agent:
 
         found = entry if isinstance(entry, Entry) else None
         self.organization.apply(key, found)
+        held = self.organization.locations.get(key.removeprefix(keys.LOCATIONS)) if found is not None else None
+        if held is not None and key.startswith(keys.LOCATIONS):
+            self.monitor.location_changed(held[0])
         if self.challengers is not None:
             self.challengers.on_change(key, found)
 
@@ -115,10 +175,12 @@ class Agent:
             await api.stop()
             await self.agents.close()
             await self.directory.close()
+            await self._watching.close()
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(wiring.follow_voters(self.settings, self.directory))
+            group.create_task(wiring.follow_voters(self.settings, self._watching))
             await self.voters.write_first_documents()
             group.create_task(self._live_cache.run())
             await self._live_cache.wait_synced()
@@ -181,6 +243,8 @@ class Agent:
             scrub_every=settings.scrub_days * 86400.0,
         )
         group.create_task(self._hold_tenure(page))
+        group.create_task(self.coordination.remember_forever())
+        group.create_task(self.monitor.run())
         group.create_task(self.manager.run())
 
     async def _warden_identity(self) -> str:
@@ -198,6 +262,7 @@ class Agent:
         instance = tenure.instance
 
         async def before_renew() -> bool:
+            self._must_belong()
             try:
                 found = await self._warden.identity()
             except EverpostError:
@@ -210,8 +275,10 @@ class Agent:
             await self._warden.deadline(until)
             page.set_deadline(until, epoch)
 
+        await self.coordination.wait_allowed()  # before any tenure: without one nothing is activated or served
         while True:
             try:
+                self._must_belong()
                 await tenure.acquire()
                 await tenure.renew_forever(before_renew, on_confirmed)
             except TenureLost:
@@ -223,9 +290,21 @@ class Agent:
                 # The new warden killed every postmaster that the old one left; a new agent begins with its identity.
                 fact(log, "agent ends", level=logging.WARNING, why=str(error))
                 raise SystemExit(3) from error
+            except NotInOrganization as error:
+                fact(log, "tenure not held", level=logging.ERROR, why=str(error))
+                self._wake_manager()
+                await self.clock.sleep(REMOVED_LOOK)
             except EverpostError as error:
                 fact(log, "tenure not held", level=logging.WARNING, why=str(error))
             await self.clock.sleep(0.2)
+
+    def _must_belong(self) -> None:
+        """A host that was removed leaves: it renews no more, so the warden closes what is open."""
+        if self.settings.name not in self.organization.servers:
+            raise NotInOrganization(
+                f"{self.settings.name} was removed from the organisation.",
+                remedy="Stop it here, or join it again in folders of their own.",
+            )
 
     async def _close_cleanly(self) -> None:
         """SIGTERM: what is active here is handed over or closed, then the tenure is given back."""

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 from aiohttp import web
 
+from everpost.cli import wiring
 from everpost.directory import joining
 from everpost.directory.joining import JoinAnswer, JoinRequest
 from everpost.directory.membership import JoinCluster
 from everpost.errors import AlreadyExists, EverpostError, NotFound, Refused, Unavailable
+from everpost.log import fact
 from everpost.manage.service import command_handler
+from everpost.monitoring import metrics
 from everpost.net import tls
 
 if TYPE_CHECKING:
@@ -33,7 +36,12 @@ class _Context:
     """`manage.context.CommandContext` over the agent."""
 
     def __init__(
-        self, agent: Agent, verbose: Callable[[str], None], warning: Callable[[str], None], operator: str
+        self,
+        agent: Agent,
+        verbose: Callable[[str], None],
+        warning: Callable[[str], None],
+        failed: Callable[[], None],
+        operator: str,
     ) -> None:
         self.clock = agent.clock
         self.settings = agent.settings
@@ -45,6 +53,9 @@ class _Context:
         self.verbose = verbose
         self.warning = warning
         self.operator = operator
+        self.failed = failed
+        for text in agent.monitor.standing().values():
+            warning(text)  # in every command's answer, so that nobody works on beside it (P9)
 
 
 class AgentApi:
@@ -62,22 +73,31 @@ class AgentApi:
             [
                 web.get("/v1/ping", self._ping),
                 web.get("/v1/status", self._status),
+                web.get("/v1/dac", self._dac),
                 web.post("/v1/confirm", self._confirm),
                 web.post("/v1/cover", self._cover),
                 web.post("/v1/stall", self._stall),
                 web.get("/v1/copy/{database}/openings", self._openings),
                 web.post("/v1/etcd/start", self._etcd_start),
+                web.post("/v1/witness", self._witness),
                 web.post("/v1/join", self._join),
                 web.get("/v1/authority", self._authority),
+                web.get("/metrics", self._metrics),
             ]
         )
         runner = await self._runner(remote)
         context = tls.server_context(settings.tls_dir, client_certificates=ssl.CERT_OPTIONAL)
-        await web.TCPSite(
-            runner, settings.address, settings.ports.agent, ssl_context=context, reuse_address=True
-        ).start()
+        for address in dict.fromkeys((settings.address, settings.replication_address)):
+            site = web.TCPSite(runner, address, settings.ports.agent, ssl_context=context, reuse_address=True)
+            await self._try(site, must=address == settings.address)
+        plain = web.Application(middlewares=[_errors])
+        plain.add_routes([web.get("/metrics", self._metrics)])
+        # For a Prometheus on this host; in a lab on loopback the hosts share the address, and one of them has it.
+        await self._try(web.TCPSite(await self._runner(plain), "127.0.0.1", settings.ports.agent), must=False)
         local = web.Application(middlewares=[_errors])
-        handler = command_handler(lambda verbose, warning, operator: _Context(self._agent, verbose, warning, operator))
+        handler = command_handler(
+            lambda verbose, warning, failed, operator: _Context(self._agent, verbose, warning, failed, operator)
+        )
         local.add_routes([web.post("/v1/command", handler), web.post("/v1/token", self._token)])
         path = settings.admin_socket
         path.unlink(missing_ok=True)
@@ -86,6 +106,14 @@ class AgentApi:
             await web.UnixSite(await self._runner(local), str(path)).start()
         finally:
             os.umask(old)
+
+    async def _try(self, site: web.TCPSite, *, must: bool) -> None:
+        try:
+            await site.start()
+        except OSError as error:
+            if must:
+                raise
+            fact(log, "not listening", level=logging.WARNING, at=site.name, why=str(error))
 
     async def _runner(self, app: web.Application) -> web.AppRunner:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
@@ -99,7 +127,11 @@ class AgentApi:
             await runner.cleanup()
 
     async def _ping(self, request: web.Request) -> web.Response:
-        return web.json_response({"server": self._agent.settings.name})
+        settings = self._agent.settings
+        return web.json_response({"server": settings.name, "boot_id": wiring.boot_id(settings)})
+
+    async def _dac(self, request: web.Request) -> web.Response:
+        return web.json_response(msgspec.to_builtins(self._agent.coordination.answer()))
 
     async def _status(self, request: web.Request) -> web.Response:
         agent = self._agent
@@ -111,6 +143,7 @@ class AgentApi:
                 "epoch": agent.tenure.epoch if agent.tenure is not None else None,
                 "longest_gap": agent.tenure.longest_gap if agent.tenure is not None else None,
                 "copies": msgspec.to_builtins(copies),
+                "coordination": {"bit": agent.coordination.bit, "reason": agent.coordination.reason},
             }
         )
 
@@ -142,6 +175,14 @@ class AgentApi:
         join = msgspec.convert(await request.json(), JoinCluster)
         self._agent.voters.start_member(join)
         return web.json_response({})
+
+    async def _witness(self, request: web.Request) -> web.Response:
+        asked = (await request.json()).get("directory")
+        report = self._agent.voters.witness_report(str(asked) if asked is not None else None)
+        return web.json_response(msgspec.to_builtins(report))
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(text=metrics.text(self._agent.reading()))
 
     async def _token(self, request: web.Request) -> web.Response:
         settings = self._agent.settings

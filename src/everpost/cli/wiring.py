@@ -31,6 +31,19 @@ def init_file(settings: ServerSettings) -> Path:
     return settings.data_dir / "init.json"
 
 
+def dac_file(settings: ServerSettings) -> Path:
+    """What datacenter activation coordination remembers over a restart (`activemanager.dac.Remembered`)."""
+    return settings.data_dir / "dac.json"
+
+
+def boot_id(settings: ServerSettings) -> str:
+    """Which boot of this machine it is; "" when the kernel does not say."""
+    try:
+        return settings.boot_id_file.read_text().strip()
+    except OSError:
+        return ""
+
+
 def endpoints(settings: ServerSettings) -> list[str]:
     """Client URLs of the directory's members, the host's own first."""
     found: list[str] = []

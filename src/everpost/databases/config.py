@@ -129,17 +129,19 @@ def standby_name(database: str, server: str, incarnation: str, token: Token) -> 
 
 
 def conninfo(host: str, port: int, *, tls: Path, application_name: str, dbname: str = "") -> str:
-    """A connection to another host's PostgreSQL as the replication role; the host must prove its address."""
+    """A connection to another host's PostgreSQL as the replication role; the host must prove its address. Of several
+    addresses, separated by commas, the first that answers is used: the replication network before the MAPI network."""
+    several = host.count(",") + 1
     fields = {
         "host": host,
-        "port": str(port),
+        "port": ",".join([str(port)] * several),
         "user": REPLICATION,
         "sslmode": "verify-full",
         "sslcert": str(tls / "host.crt"),
         "sslkey": str(tls / "host.key"),
         "sslrootcert": str(tls / "ca.crt"),
         "application_name": application_name,
-        "connect_timeout": "3",
+        "connect_timeout": "3" if several == 1 else "2",  # of each address; 2 s is the least that libpq knows
         "keepalives_idle": "2",
         "keepalives_interval": "1",
         "keepalives_count": "3",

@@ -28,8 +28,9 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Upstream(NamedTuple):
-    """The active to follow, or a copy to seed from: its replication address and port, and the epoch at which the
-    active opened. `delay`: seconds by which replay stays behind (a lagged copy)."""
+    """The active to follow, or a copy to seed from: its addresses in order of preference (separated by commas, as in a
+    connection string), its port, and the epoch at which the active opened. `delay`: seconds by which replay stays
+    behind (a lagged copy)."""
 
     server: str
     host: str

@@ -169,8 +169,14 @@ class Tools:
         context = ssl.create_default_context(cafile=str(tls / "ca.crt"))
         context.load_cert_chain(tls / "host.crt", tls / "host.key")
         try:
+            hosts = host.split(",")
             connection = await asyncpg.connect(
-                host=host, port=port, user=config.REPLICATION, database="postgres", ssl=context, timeout=3.0
+                host=hosts,
+                port=[port] * len(hosts),
+                user=config.REPLICATION,
+                database="postgres",
+                ssl=context,
+                timeout=3.0,
             )
             try:
                 await connection.execute("checkpoint")

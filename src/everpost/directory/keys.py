@@ -19,6 +19,7 @@ PAMS = ROOT + "pam/"
 PROGRESS = ROOT + "progress/"
 STATUS = ROOT + "status/"
 TOKENS = ROOT + "token/"
+JOURNAL = ROOT + "journal/"
 
 
 def server(name: str) -> str:
@@ -84,3 +85,8 @@ def status(server_name: str) -> str:
 def token(digest: str) -> str:
     """A one-time token for joining, by the SHA-256 of its secret."""
     return TOKENS + digest
+
+
+def event(server_name: str, slot: int) -> str:
+    """A slot of a server's ring in the journal (`monitoring.catalogue.Event`)."""
+    return f"{JOURNAL}{server_name}/{slot:04d}"

@@ -22,10 +22,11 @@ VERSION = 1
 
 
 class OrganizationDocument(msgspec.Struct, frozen=True, kw_only=True):
-    """The organisation itself. `domain` completes DAG and server names."""
+    """The organisation itself. `domain` completes DAG and server names; `administrator_mail` is told of failovers."""
 
     name: str
     domain: str = ""
+    administrator_mail: str = ""
 
 
 class GenerationDocument(msgspec.Struct, frozen=True, kw_only=True):

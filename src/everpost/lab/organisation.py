@@ -145,7 +145,26 @@ class Organisation:
 
     def build(self) -> None:
         """From nothing to a DAG of two members and a witness."""
-        first, second = self.servers
+        self.join()
+        first = self.servers[0]
+        self._say(f"New-DatabaseAvailabilityGroup {DAG}")
+        self.retry(
+            lambda: first.shell(
+                f"New-DatabaseAvailabilityGroup -Name {DAG} -WitnessServer {WITNESS}"
+                " -WitnessDirectory /var/lib/fsw -Verbose"
+            )
+        )
+        for server in self.servers:
+            self._say(f"Add-DatabaseAvailabilityGroupServer {server.name}")
+            first.shell(f"Add-DatabaseAvailabilityGroupServer -Identity {DAG} -MailboxServer {server.name} -Verbose")
+
+    def add_server(self, name: str, number: int) -> None:
+        """A further mailbox server, to be joined with the others."""
+        self.servers.append(Server(self.lab.host(name, number)))
+
+    def join(self) -> None:
+        """From nothing to servers and a witness that are one organisation, without a DAG."""
+        first, *others = self.servers
         self._say("EX01: everpost server init")
         first.command(
             "server",
@@ -160,7 +179,7 @@ class Organisation:
         )
         first.start()
         self.wait_agent(first)
-        for server, roles in ((second, self._roles), (self.witness, "witness")):
+        for server, roles in [*((one, self._roles) for one in others), (self.witness, "witness")]:
             self._say(f"{server.name}: everpost server join")
             token = (
                 self.retry(lambda: first.command("server", "token", "--config", str(first.config)))
@@ -170,16 +189,6 @@ class Organisation:
             server.command("server", "join", "--token", token, "--roles", roles, *server.folders())
             server.start()
             self.wait_agent(server)
-        self._say(f"New-DatabaseAvailabilityGroup {DAG}")
-        self.retry(
-            lambda: first.shell(
-                f"New-DatabaseAvailabilityGroup -Name {DAG} -WitnessServer {WITNESS}"
-                " -WitnessDirectory /var/lib/fsw -Verbose"
-            )
-        )
-        for server in self.servers:
-            self._say(f"Add-DatabaseAvailabilityGroupServer {server.name}")
-            first.shell(f"Add-DatabaseAvailabilityGroupServer -Identity {DAG} -MailboxServer {server.name} -Verbose")
 
     def database(self, name: str, active: str) -> None:
         """A database with a copy on the other server."""

@@ -33,13 +33,15 @@ async def events(socket: Path, line: str) -> list[dict[str, Any]]:
 
 
 def show(found: list[dict[str, Any]], output: TextIO, errors: TextIO, *, as_json: bool = False) -> int:
-    """Print events; 1 if one of them is an error."""
+    """Print events; 1 if one of them is an error, or a test that failed."""
     status = 0
     for event in found:
         if "verbose" in event:
             errors.write(f"VERBOSE: {event['verbose']}" + "\n")
         elif "warning" in event:
             errors.write(f"WARNING: {event['warning']}" + "\n")
+        elif "status" in event:
+            status = event["status"]
         elif "error" in event:
             status = 1
             errors.write(f"{event['error']['what']}\n{event['error'].get('remedy', '')}".rstrip() + "\n")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 from everpost.clock import Clock
 from everpost.directory.interface import Directory
 from everpost.directory.schema import OrganizationView
 from everpost.model.database import CopyStatus
-from everpost.model.server import DatabaseAvailabilityGroup
+from everpost.model.server import Server
 from everpost.settings import ServerSettings
+
+Say = Callable[[str], None]
 
 
 class AgentCalls(Protocol):
@@ -37,11 +39,17 @@ class LiveState(Protocol):
 class Voters(Protocol):
     """Who votes in the directory."""
 
-    async def reconcile(self, dag: DatabaseAvailabilityGroup, said: Any) -> None:
-        """Make members and, when their number is even, the witness the voters."""
+    async def reconcile(self, said: Say, warn: Say) -> None:
+        """Make the voters those that the DAGs ask for."""
 
     async def names(self) -> list[str]:
         """Hosts that vote now."""
+
+    async def health(self) -> dict[str, bool]:
+        """Who votes, and whether it answers."""
+
+    async def expel(self, server: Server) -> None:
+        """The host is no voter, whatever was."""
 
 
 class CommandContext(Protocol):
@@ -62,3 +70,6 @@ class CommandContext(Protocol):
 
     def warning(self, text: str) -> None:
         """Shown always."""
+
+    def failed(self) -> None:
+        """What was tested failed: the exit status is 1, though rows are shown."""

@@ -18,7 +18,7 @@ from everpost.manage.execute import describe, run_line
 
 log = logging.getLogger(__name__)
 
-ContextFactory = Callable[[Callable[[str], None], Callable[[str], None], str], Any]
+ContextFactory = Callable[[Callable[[str], None], Callable[[str], None], Callable[[], None], str], Any]
 _UCRED = struct.Struct("3i")
 
 
@@ -36,7 +36,8 @@ def operator(request: web.Request) -> str:
 
 
 def command_handler(factory: ContextFactory) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """A handler for POST /v1/command {"line": ...}. `factory(verbose, warning, operator)` makes the context."""
+    """A handler for POST /v1/command {"line": ...}. `factory(verbose, warning, failed,
+    operator)` makes the context."""
     cmdlets.load()
 
     async def handle(request: web.Request) -> web.StreamResponse:
@@ -62,7 +63,7 @@ def command_handler(factory: ContextFactory) -> Callable[[web.Request], Awaitabl
                 await response.write(json.dumps(pending.pop(0)).encode() + b"\n")
 
         try:
-            context = factory(say("verbose"), say("warning"), operator(request))
+            context = factory(say("verbose"), say("warning"), lambda: pending.append({"status": 1}), operator(request))
             for result in await run_line(str(body["line"]), context, on_verbose=on_verbose):
                 await flush()
                 pending.append({"rows": result.rows, "columns": result.columns, "view": result.view})

@@ -82,6 +82,16 @@ class MaintenanceRecord(msgspec.Struct, frozen=True, kw_only=True):
     moved: tuple[str, ...] = ()
 
 
+class DagNetwork(msgspec.Struct, frozen=True, kw_only=True):
+    """A network of a DAG that an administrator described (spec 1.6). Not enabled for replication: a last resort."""
+
+    name: str
+    subnets: tuple[str, ...]
+    description: str = ""
+    replication_enabled: bool = True
+    ignore_network: bool = False
+
+
 class DatabaseAvailabilityGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A DAG: 0 to 16 members and a witness that votes exactly when their number is even (spec 1.1, 1.4). The alternate
     witness is used only by a datacenter switchover (1.3)."""
@@ -92,3 +102,4 @@ class DatabaseAvailabilityGroup(msgspec.Struct, frozen=True, kw_only=True):
     witness_directory: str | None = None
     alternate_witness_server: str | None = None
     alternate_witness_directory: str | None = None
+    networks: tuple[DagNetwork, ...] = ()

@@ -1,0 +1,65 @@
+"""The events of the journal. Ids are stable: monitoring systems filter by them. 4113 to 4115 and 1135 are those that
+administrators of the field know (spec 3.11, 3.12, appendix D); our own begin at 5000."""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+
+import msgspec
+
+
+class Level(enum.StrEnum):
+    """The field's levels."""
+
+    INFORMATION = "Information"
+    WARNING = "Warning"
+    ERROR = "Error"
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """An event's id, name and level; `mail`: the administrator gets it as a mail."""
+
+    id: int
+    name: str
+    level: Level
+    mail: bool = False
+
+
+SERVER_LOST = Kind(1135, "ServerLost", Level.ERROR)
+REDUNDANCY_RED = Kind(4113, "DatabaseRedundancyRed", Level.ERROR)
+REDUNDANCY_GREEN = Kind(4114, "DatabaseRedundancyGreen", Level.INFORMATION)
+REDISTRIBUTED = Kind(4115, "DatabasesRedistributed", Level.INFORMATION)
+FAILOVER = Kind(5001, "DatabaseFailover", Level.WARNING, mail=True)
+SWITCHOVER = Kind(5002, "DatabaseSwitchover", Level.INFORMATION)
+REMOUNTED = Kind(5003, "DatabaseRemounted", Level.WARNING)
+SERVER_BACK = Kind(5004, "ServerBack", Level.INFORMATION)
+PAM_CHANGED = Kind(5005, "PrimaryActiveManagerChanged", Level.INFORMATION)
+VOTER_MISSING = Kind(5010, "VoterMissing", Level.ERROR)
+VOTER_BACK = Kind(5011, "VoterBack", Level.INFORMATION)
+WITNESS_FAILED = Kind(5012, "WitnessFailed", Level.ERROR)
+WITNESS_WORKS = Kind(5013, "WitnessWorks", Level.INFORMATION)
+COPY_FAILED = Kind(5020, "DatabaseCopyFailed", Level.WARNING)
+
+KINDS = {
+    kind.id: kind
+    for kind in (
+        SERVER_LOST, REDUNDANCY_RED, REDUNDANCY_GREEN, REDISTRIBUTED, FAILOVER, SWITCHOVER, REMOUNTED, SERVER_BACK,
+        PAM_CHANGED, VOTER_MISSING, VOTER_BACK, WITNESS_FAILED, WITNESS_WORKS, COPY_FAILED,
+    )
+}  # fmt: skip
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """One document of the journal. `server` wrote it, as its `sequence`th; `mailed`: the mail was handed to a hub."""
+
+    id: int
+    name: str
+    level: Level
+    time: datetime
+    server: str
+    sequence: int
+    text: str
+    facts: dict[str, str] = {}
+    mail: bool = False
+    mailed: bool = False
