@@ -100,6 +100,9 @@ class FakeActive:
     async def commit_locally(self) -> None:
         self.lsn += 10
 
+    async def commit_with_set(self) -> None:
+        """Nobody waits for it here; that it waits is tested on PostgreSQL."""
+
 
 class FakePeers:
     """Other servers: what incarnation each says, who is lost, which openings each shows."""

@@ -161,3 +161,24 @@ async def test_a_dead_member_is_shrunk_and_the_waiting_commit_returns_only_then(
 
     await until(returned, 10.0)
     assert world.pages[-1] is True
+
+
+async def test_on_an_idle_database_a_frozen_member_is_noticed(hosts: list[Host]) -> None:
+    """No client writes: the keeper's own commit waits, so that `Resilience` does not speak of a copy that is none."""
+    world = World(hosts)
+    await world.build()
+    await world.grown()
+    pid = (await world.hosts[1].client.children())["MB01"].pid
+    tree = processes.tree(pid)
+    for one in tree:
+        os.kill(one, signal.SIGSTOP)
+    try:
+
+        async def alone() -> bool:
+            await world.keeper.tick()
+            return await world.members() == []
+
+        await until(alone, 15.0)
+    finally:
+        for one in tree:
+            os.kill(one, signal.SIGCONT)

@@ -27,6 +27,8 @@ UNMEETABLE = "everpost_probe"
 """A name that no standby carries: while it stands in the names, no commit may return."""
 GROW_LIMIT = 1.5
 """Seconds a grow may take before the names go back to the recorded set; commits may stall this long at most."""
+BEAT_EVERY = 1.0
+"""Seconds between commits of the keeper's own: on a database that nobody writes to, they show a dead member (3.7)."""
 POLL = 0.005
 ASK_POLL = 0.05
 
@@ -78,6 +80,8 @@ class SetKeeper:
         self._relapses: dict[str, int] = {}
         self._shrunk_in: dict[str, int] = {}
         self._quiet_until: dict[str, float] = {}
+        self._beat: asyncio.Task[None] | None = None
+        self._beat_at = 0.0
         self.positions: Positions | None = None
 
     @property
@@ -118,6 +122,7 @@ class SetKeeper:
                 del self._shrunk_in[server]
                 self._quiet_until.pop(server, None)
                 self._relapses[server] -= 1
+        self._keep_beating()
         self.positions = await self._engine.positions()
         step = setpolicy.next_step(self._view(self.positions))
         match step:
@@ -127,6 +132,19 @@ class SetKeeper:
                 await self._grow(step.member)
             case None:
                 pass
+
+    def _keep_beating(self) -> None:
+        """One commit at a time that waits for the set; while it waits it is seen as a client's would be."""
+        if self._beat is not None:
+            if not self._beat.done():
+                return
+            if (error := self._beat.exception()) is not None:
+                log.debug("%s: beat: %s", self.location.database, error)
+            self._beat = None
+        now = self._clock.boottime()
+        if self.location.set and now - self._beat_at >= BEAT_EVERY:
+            self._beat_at = now
+            self._beat = asyncio.create_task(self._engine.commit_with_set())
 
     def _view(self, positions: Positions) -> setpolicy.SetView:
         now = self._clock.boottime()

@@ -98,6 +98,7 @@ class PostgresEngine:
         self._line = Line(self._sockets, port, "postgres")
         self._mail = Line(self._sockets, port, config.MAIL)
         self._local = Line(self._sockets, port, "postgres")
+        self._beat = Line(self._sockets, port, "postgres")
         self._tail: wal.Tail | None = None
         self._log_read = self._log_begin = self._log_size()
         self._keep_logs = keep_logs
@@ -247,7 +248,7 @@ class PostgresEngine:
         return " | ".join(text.splitlines()[-4:])
 
     def _drop_lines(self) -> None:
-        for line in (self._line, self._mail, self._local):
+        for line in (self._line, self._mail, self._local, self._beat):
             line.drop()
 
     async def kill(self) -> None:
@@ -413,6 +414,14 @@ class PostgresEngine:
             )
 
         await self._local.ask(question, limit=None)
+
+    async def commit_with_set(self) -> None:
+        """Given up only with the connection."""
+
+        async def question(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+            await connection.execute("select pg_logical_emit_message(true, 'everpost', 'beat')")
+
+        await self._beat.ask(question, limit=None)
 
     async def checkpoint(self) -> None:
         """So that the shutdown checkpoint is small."""

@@ -172,6 +172,10 @@ class Engine(Protocol):
     async def commit_locally(self) -> None:
         """A commit that waits for no set: shows that this host can still write (3.7)."""
 
+    async def commit_with_set(self) -> None:
+        """A commit that waits for the set as a client's does, on a line of its own; returns when it is acknowledged, be
+        that never: on an idle database it shows a member that does not flush any more (3.7)."""
+
     async def waits_were_cancelled(self) -> bool:
         """Whether the log shows `canceling wait for synchronous replication` since the last call (3.9)."""
 
