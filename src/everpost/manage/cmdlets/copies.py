@@ -256,6 +256,8 @@ def _status_row(context: CommandContext, found: MailboxDatabase, server: str) ->
         state = str(CopyState.SERVICE_DOWN)
     elif status.state is CopyState.MOUNTED and not active:
         state = str(CopyState.INITIALIZING)  # its last word is from before the database moved
+    elif status.state is CopyState.MOUNTED and location is not None and status.token != location.token:
+        state = str(CopyState.MOUNTING)  # or from before its own agent died and began to activate it anew
     resilience = ""
     if location is not None and active and alive:
         resilience = "single" if location.single else ",".join(member.server for member in location.set)
