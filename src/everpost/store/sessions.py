@@ -102,6 +102,8 @@ class Pool:
         self._all: set[Session] = set()
         self._slots = asyncio.Semaphore(MOST_CONNECTIONS)
         self._taking: set[asyncio.Task[Session]] = set()
+        self._proven = False
+        self._first = asyncio.Lock()
         self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     async def take(self, timeout: float | None) -> Session:
@@ -137,15 +139,38 @@ class Pool:
         try:
             if self.closed:
                 raise Moved("the location changed")
-            while self._idle:
-                session = self._idle.pop()
-                if not session.connection.is_closed():
-                    return session
-                self._all.discard(session)
-            return await self._connect()
+            session = self._kept()
+            if session is None and not self._proven:
+                session = await self._connect_first()
+            return session or await self._connect()
         except BaseException:
             self._slots.release()
             raise
+
+    def _kept(self) -> Session | None:
+        while self._idle:
+            session = self._idle.pop()
+            if not session.connection.is_closed():
+                return session
+            self._all.discard(session)
+        return None
+
+    async def _connect_first(self) -> Session | None:
+        """One try at a time until one succeeded: a server that has just opened, and does not let anybody in for another
+        moment, has better things to do than to fork for every waiter of every process. None: connect like the rest."""
+        async with self._first:
+            if self.closed:
+                raise Moved("the location changed")
+            session = self._kept()
+            if session is not None or self._proven:
+                return session
+            try:
+                session = await self._connect()
+            except Moved:
+                await asyncio.sleep(RETRY)
+                raise
+            self._proven = True
+            return session
 
     async def _connect(self) -> Session:
         host, port = self.endpoint
