@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -100,77 +101,66 @@ class Pool:
         self._context = context
         self._idle: list[Session] = []
         self._all: set[Session] = set()
-        self._slots = asyncio.Semaphore(MOST_CONNECTIONS)
-        self._taking: set[asyncio.Task[Session]] = set()
-        self._proven = False
-        self._first = asyncio.Lock()
-        self._gone: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._wanted: deque[asyncio.Future[Session]] = deque()
+        self._connector: asyncio.Task[None] | None = None
 
     async def take(self, timeout: float | None) -> Session:
         """A free or new session. Raises Moved, also when `timeout` seconds passed: nothing was asked."""
-        if self._idle and not self._slots.locked():
-            await self._slots.acquire()  # does not wait
-            return self._idle.pop()
-        task = asyncio.create_task(self._take())
-        self._taking.add(task)
-        task.add_done_callback(self._taken)
-        either: set[asyncio.Future[Any]] = {task, self._gone}
-        try:
-            await asyncio.wait(either, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            if not task.done():
-                # Not cancelled: a connection that comes after all is kept for the next one.
-                task.add_done_callback(self._unwanted)
-        if not task.done():
-            raise Moved("no connection yet")
-        return task.result()
-
-    def _taken(self, task: asyncio.Task[Session]) -> None:
-        self._taking.discard(task)
-        if not task.cancelled():
-            task.exception()
-
-    def _unwanted(self, task: asyncio.Task[Session]) -> None:
-        if not task.cancelled() and task.exception() is None:
-            self.give(task.result(), broken=False)
-
-    async def _take(self) -> Session:
-        await self._slots.acquire()
-        try:
-            if self.closed:
-                raise Moved("the location changed")
-            session = self._kept()
-            if session is None and not self._proven:
-                session = await self._connect_first()
-            return session or await self._connect()
-        except BaseException:
-            self._slots.release()
-            raise
-
-    def _kept(self) -> Session | None:
+        if self.closed:
+            raise Moved("the location changed")
         while self._idle:
             session = self._idle.pop()
             if not session.connection.is_closed():
                 return session
             self._all.discard(session)
-        return None
+        wanted: asyncio.Future[Session] = asyncio.get_running_loop().create_future()
+        self._wanted.append(wanted)
+        self._connect_more()
+        try:
+            await asyncio.wait({wanted}, timeout=timeout)
+        except BaseException:
+            self._want_no_more(wanted)
+            raise
+        if not wanted.done():
+            self._want_no_more(wanted)
+            raise Moved("no connection yet")
+        return wanted.result()
 
-    async def _connect_first(self) -> Session | None:
-        """One try at a time until one succeeded: a server that has just opened, and does not let anybody in for another
-        moment, has better things to do than to fork for every waiter of every process. None: connect like the rest."""
-        async with self._first:
-            if self.closed:
-                raise Moved("the location changed")
-            session = self._kept()
-            if session is not None or self._proven:
-                return session
+    def _want_no_more(self, wanted: asyncio.Future[Session]) -> None:
+        """Whoever waited went away; a session that came at the same moment is kept for the next one."""
+        if wanted in self._wanted:
+            self._wanted.remove(wanted)
+        if wanted.done() and wanted.exception() is None:
+            self.give(wanted.result(), broken=False)
+
+    def _connect_more(self) -> None:
+        """One connection at a time: a server that has just opened has better things to do than to fork and shake hands
+        for every waiter of every process at once, and the first session serves them all soon enough."""
+        if self._connector is None or self._connector.done():
+            self._connector = asyncio.create_task(self._connect_while_wanted())
+
+    async def _connect_while_wanted(self) -> None:
+        while self._wanted and len(self._all) < MOST_CONNECTIONS and not self.closed:
             try:
                 session = await self._connect()
-            except Moved:
-                await asyncio.sleep(RETRY)
-                raise
-            self._proven = True
-            return session
+            except Moved as error:
+                self._fail(error)
+                return
+            except Exception as error:  # a fault of the driver; whoever waits must hear of it
+                self._fail(Moved(f"{type(error).__name__}: {error}"))
+                return
+            self._hand_over(session)
+
+    def _hand_over(self, session: Session) -> None:
+        if self._wanted:
+            self._wanted.popleft().set_result(session)
+        else:
+            self._idle.append(session)
+
+    def _fail(self, error: Moved) -> None:
+        while self._wanted:
+            # One for each: an exception that is raised in several places collects all their tracebacks.
+            self._wanted.popleft().set_exception(Moved(str(error), error.pause))
 
     async def _connect(self) -> Session:
         host, port = self.endpoint
@@ -219,15 +209,15 @@ class Pool:
         if broken or self.closed or session.connection.is_closed():
             session.connection.terminate()
             self._all.discard(session)
+            if self._wanted and not self.closed:
+                self._connect_more()
         else:
-            self._idle.append(session)
-        self._slots.release()
+            self._hand_over(session)
 
     def close(self) -> None:
         """Abort every connection: whoever waits on one learns at once."""
         self.closed = True
-        if not self._gone.done():
-            self._gone.set_result(None)
+        self._fail(Moved("the location changed"))
         for session in list(self._all):
             session.connection.terminate()
         self._all.clear()
