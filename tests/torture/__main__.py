@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from tests.torture.torture import Outcome, seeds, torture
+from tests.torture.torture import RATE, Outcome, seeds, torture
 
 EACH = 25
 
@@ -25,6 +25,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--rate", type=float, default=RATE, help="messages a second of each of the four generators")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     if arguments.runs < 1:
@@ -36,7 +37,7 @@ def main() -> int:
     left = arguments.runs
     for seed in seeds(arguments.seed):
         rounds = min(EACH, left)
-        outcome = torture(seed, rounds, lambda text: print(text, flush=True))
+        outcome = torture(seed, rounds, lambda text: print(text, flush=True), arguments.rate)
         outcomes.append(outcome)
         print(f"seed {seed}: {json.dumps(outcome.counts)}", flush=True)
         for line in outcome.wrong:

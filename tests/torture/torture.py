@@ -52,9 +52,10 @@ class Outcome:
 class Torture:
     """Builds, breaks, checks. `say` tells the progress."""
 
-    def __init__(self, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(self, seed: int, say: Callable[[str], None], rate: float) -> None:
         self.outcome = Outcome(seed)
         self._say = say
+        self._rate = rate
         self._chance = random.Random(seed)
         self.lab = open_lab("torture", "netns")
         self._o = Organisation(self.lab, say=lambda text: None)
@@ -114,7 +115,7 @@ class Torture:
         self._load = load = Workload(self._o, self._client, PASSWORD)
         for database in DATABASES:
             for near, far in ((first, second), (second, first)):
-                load.deliver([near, far], database, addresses(database), rate=RATE)
+                load.deliver([near, far], database, addresses(database), rate=self._rate)
         for server in self._o.servers:
             load.sessions(server, EVERYBODY, DRAFTERS)
         for user in DRAFTERS:
@@ -220,9 +221,9 @@ class Torture:
             shutil.rmtree(self.lab.root, ignore_errors=True)
 
 
-def torture(seed: int, rounds: int, say: Callable[[str], None]) -> Outcome:
+def torture(seed: int, rounds: int, say: Callable[[str], None], rate: float = RATE) -> Outcome:
     """One organisation, so many rounds. An organisation that does not heal is an outcome too."""
-    one = Torture(seed, say)
+    one = Torture(seed, say, rate)
     try:
         one.run(rounds)
     except (CommandFailed, RuntimeError, subprocess.SubprocessError) as error:
