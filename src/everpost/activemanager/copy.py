@@ -280,8 +280,9 @@ class CopyController:
         """Shut down cleanly for a planned move or a dismount (3.13)."""
         location = held.location
         target = location.target
-        if self.active is None or self.active.token != location.token:
-            # The agent was restarted in the middle; a fresh activation finds out what the files are.
+        if self.active is None or self.active.token != location.token or not await self.engine.alive():
+            # The agent was restarted, or the postmaster died, in the middle; a fresh activation finds out what the
+            # files are.
             await self._again(held, f"{RESTART}: it was not open when a move was asked for")
             return
         if target is not None and not any(member.server == target for member in location.set):
