@@ -314,15 +314,19 @@ class CopyController:
         """Shut down cleanly for a planned move or a dismount (3.13)."""
         location = held.location
         target = location.target
-        if target is None and (self.active is None or self.active.token != location.token):
+        duty = self.active
+        if duty is not None and (duty.token != location.token or not await self.engine.alive()):
+            duty = None
+        if target is None and duty is None:
             # An administrator's dismount is kept also when the instance or its agent died on the way.
             await self._stand_down("it is being dismounted")
             self.held = await self._host.writer.change(
                 held, lambda before: transitions.dismounted_without_closing(before, reason="dismounted after a crash")
             )
             return
-        if self.active is None or self.active.token != location.token:
-            # The agent was restarted in the middle; a fresh activation finds out what the files are.
+        if duty is None:
+            # The agent was restarted, or the postmaster died, in the middle; a fresh activation finds out what the
+            # files are.
             await self._again(held, f"{RESTART}: it was not open when a move was asked for")
             return
         if target is not None and not any(member.server == target for member in location.set):
@@ -330,7 +334,7 @@ class CopyController:
                 held, lambda before: transitions.move_abandoned(before, reason=f"{target} left the synchronous set")
             )
             return
-        if target is not None and not await self.active.followed_by(target):
+        if target is not None and not await duty.followed_by(target):
             self.held = await self._host.writer.change(
                 held, lambda before: transitions.move_abandoned(before, reason=f"{target} does not follow just now")
             )

@@ -260,6 +260,9 @@ def _again(view: View, database: DatabaseView, why: str) -> Activate | None:
 
 def _new_round(view: View, database: DatabaseView, load: bestcopy.Load) -> Activate | None:
     location = database.location
+    refused = {refusal.server for refusal in location.refused}
     cleared = msgspec.structs.replace(location, refused=())
-    fresh = msgspec.structs.replace(database, location=cleared)
+    # Whoever refused says Failed for just that reason; held against it, it would never be asked again.
+    others = {server: status for server, status in database.copies.items() if server not in refused}
+    fresh = msgspec.structs.replace(database, location=cleared, copies=others)
     return _activate(view, fresh, load, reason="every copy refused; trying all of them again")

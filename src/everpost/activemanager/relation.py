@@ -40,10 +40,13 @@ def relate(files: Files, location: Location) -> Verdict:
         return Verdict(Remedy.RESEED, "there are no files yet")
     if files.spoilt:
         return Verdict(Remedy.RESEED, "a rewind or seed of these files was interrupted")
-    if files.mark_token is not None and not any(
-        opening.token == files.mark_token and opening.nonce == files.mark_nonce for opening in location.openings
-    ):
-        return Verdict(Remedy.RESEED, f"it was promoted at {files.mark_token} and that opening was never recorded")
+    if files.mark_token is not None:
+        own = [o for o in location.openings if o.token == files.mark_token and o.nonce == files.mark_nonce]
+        if not own:
+            return Verdict(Remedy.RESEED, f"it was promoted at {files.mark_token} and that opening was never recorded")
+        # An opening with loss on a copy that never had our timeline may have begun another one of the same number.
+        if any(o.token > own[0].token and o.timeline <= own[0].timeline for o in location.openings):
+            return Verdict(Remedy.QUARANTINE, f"an activation with loss left its timeline {own[0].timeline} behind")
     later = [opening for opening in location.openings if opening.timeline > files.timeline]
     if not later:
         return Verdict(Remedy.ATTACH, "it is on the newest timeline")

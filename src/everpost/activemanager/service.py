@@ -386,21 +386,21 @@ class ActiveManager:
         self._waiting = waiting
 
     async def _publish_forever(self) -> None:
-        last = b""
         shown: list[tuple[object, ...]] = []
         at = 0.0
         while True:
             rows = self.statuses()
             # A new state or incarnation is told at once, as others wait for it; positions once a second.
             facts: list[tuple[object, ...]] = [(row.database, row.state, row.incarnation, row.token) for row in rows]
-            value = encode(rows)
             due = facts != shown or self.clock.boottime() - at >= STATUS_EVERY
-            if due and value != last:
+            # Compared with what the watch shows, not with what was sent: without tenure a write is refused, and an
+            # older one of unknown outcome may arrive after a newer one.
+            if due and rows != list(self._live.status(self.me).values()):
                 try:
-                    await self._directory.txn(self._own_guard(), {keys.status(self.me): value})
-                    last, shown, at = value, facts, self.clock.boottime()
+                    await self._directory.txn(self._own_guard(), {keys.status(self.me): encode(rows)})
+                    shown, at = facts, self.clock.boottime()
                 except (OutcomeUnknown, Unavailable):
-                    last = b""
+                    pass
             await self.clock.sleep(STATUS_LOOK)
 
     async def _manage_copies_forever(self, group: asyncio.TaskGroup) -> None:
