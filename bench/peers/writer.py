@@ -1,6 +1,6 @@
 """The SQL client of the side-by-side measurement: one program for Everpost's PostgreSQL and for Patroni's.
 
-    python writer.py --ledger FILE --user U --database D [--password P] [--tls DIR] [--confirm MB01] HOST:PORT[:AGENT]...
+    python writer.py --ledger F --user U --database D [--password P] [--tls DIR] [--confirm MB01] HOST:PORT[:AGENT] ...
 
 Tries all hosts at once and takes the one that allows writing (target_session_attrs=read-write), inserts numbered rows
 on several connections, and notes an acknowledgement only when it is fsynced in the ledger. A row of unknown outcome is
