@@ -38,6 +38,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     postgres_bin: str = ""
     etcd_bin: str = ""
     path_root: str = ""
+    strict_reads: bool = False
     log_format: str = "auto"
 
     @property

@@ -47,6 +47,9 @@ class Tenure:
     def tenure_epoch(self) -> int:
         return self.epoch
 
+    async def cover(self) -> bool:
+        return True
+
 
 class People:
     """Recipients."""

@@ -35,6 +35,9 @@ class Tenure:
     def tenure_epoch(self) -> int:
         return self._page.epoch
 
+    async def cover(self) -> bool:
+        return True
+
 
 async def main() -> None:
     port, page = int(sys.argv[1]), SharedPage(Path(sys.argv[2]))

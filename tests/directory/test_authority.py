@@ -72,7 +72,11 @@ class Host:
                 ),
             )
         self.put(keys.database("MB01"), MailboxDatabase(name="MB01", guid="g", number=NUMBER, servers=("EX01", "EX02")))
-        self.role = RoleAuthority("EX01", SharedPage(folder / "page"), self.view, tls.client_context(folder / "tls"))
+        self.role = self.authority("EX01")
+
+    def authority(self, me: str, *, strict_reads: bool = False) -> RoleAuthority:
+        context = tls.client_context(self.folder / "tls")
+        return RoleAuthority(me, SharedPage(self.folder / "page"), self.view, context, strict_reads=strict_reads)
 
     def put(self, key: str, value: object) -> None:
         self.view.apply(key, Entry(key, encode(value), 1))
@@ -84,7 +88,7 @@ class Host:
 
     async def listen(self) -> web.AppRunner:
         app = web.Application()
-        app.add_routes([web.post("/v1/confirm", self.agent.handle)])
+        app.add_routes([web.post(path, self.agent.handle) for path in ("/v1/confirm", "/v1/cover")])
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
         await runner.setup()
         context = tls.server_context(self.folder / "tls", client_certificates=ssl.CERT_REQUIRED)
@@ -232,3 +236,14 @@ async def test_where_clients_go_and_when_they_learn_of_a_move(host: Host) -> Non
     assert await asyncio.wait_for(waiting, 5) == moved
     assert host.role.endpoint("MB01") is None
     assert await host.role.location_changed("MB01", moved, 0.05) == moved
+
+
+async def test_strict_reads_are_covered_by_the_own_agent(host: Host) -> None:
+    assert await host.role.cover()
+    assert host.agent.asked == [], "not asked for, so nothing is asked"
+    strict = host.authority("EX02", strict_reads=True)
+    assert await asyncio.gather(*(strict.cover() for _ in range(20))) == [True] * 20
+    assert 1 <= len(host.agent.asked) <= 2, "one question covers all that came before it"
+    host.agent.reply = host.agent.no
+    assert not await strict.cover()
+    await strict.close()

@@ -44,6 +44,9 @@ class Tenure:
     def tenure_epoch(self) -> int:
         return 1
 
+    async def cover(self) -> bool:
+        return True
+
 
 class Directory:
     """Recipients and passwords."""

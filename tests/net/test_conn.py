@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,12 +21,16 @@ class Tenure:
     def __init__(self) -> None:
         self.held = True
         self.epoch = 7
+        self.covered = True
 
     def serving(self) -> bool:
         return self.held
 
     def tenure_epoch(self) -> int:
         return self.epoch
+
+    async def cover(self) -> bool:
+        return self.covered
 
 
 @pytest.fixture
@@ -173,3 +178,19 @@ async def test_a_client_that_writes_in_pieces_is_not_kept_waiting(start: Start) 
             return time.monotonic() - began
 
     assert await asyncio.to_thread(talk) < 1.0  # 50 times 40 ms if the acknowledgement is delayed
+
+
+async def test_what_no_renewal_covers_is_not_sent(tenure: Tenure, start: Start) -> None:
+    tried = asyncio.Event()
+
+    async def handler(connection: Connection) -> None:
+        tenure.covered = False
+        tried.set()
+        await connection.write(b"stale", connection.permit())
+
+    port = await start(handler)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    await tried.wait()
+    with contextlib.suppress(ConnectionError):
+        assert await reader.read() == b""
+    writer.close()

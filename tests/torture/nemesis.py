@@ -129,7 +129,7 @@ class TortureNemesis(Nemesis):
     def _drop(self, at: Server, rule: str) -> Heal:
         """Drop what comes in at a server by a rule of nft."""
         enter = ["ip", "netns", "exec", self._host(at).space, "nft"]
-        text = f"table inet {TABLE} {{ chain input {{ type filter hook input priority 0; {rule} drop; }} }}"
+        text = f"add table inet {TABLE} {{ chain input {{ type filter hook input priority 0; {rule} drop; }}; }}"
         subprocess.run([*enter, text], check=True, capture_output=True, timeout=20)
 
         def heal() -> None:

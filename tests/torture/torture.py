@@ -226,7 +226,8 @@ def torture(seed: int, rounds: int, say: Callable[[str], None]) -> Outcome:
     try:
         one.run(rounds)
     except (CommandFailed, RuntimeError, subprocess.SubprocessError) as error:
-        one.outcome.wrong.append(f"{type(error).__name__}: {error}")
+        said = getattr(error, "stderr", None) or b""
+        one.outcome.wrong.append(f"{type(error).__name__}: {error} {said.decode(errors='replace')}")
     except BaseException:
         one.close(keep_files=False)
         raise

@@ -68,6 +68,9 @@ class FakeAuthority:
     def tenure_epoch(self) -> int:
         return self.epoch
 
+    async def cover(self) -> bool:
+        return True
+
 
 class FakePeople:
     def mailbox_by_address(self, address: str) -> Mailbox | None:

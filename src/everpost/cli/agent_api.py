@@ -60,6 +60,7 @@ class AgentApi:
                 web.get("/v1/ping", self._ping),
                 web.get("/v1/status", self._status),
                 web.post("/v1/confirm", self._confirm),
+                web.post("/v1/cover", self._cover),
                 web.post("/v1/stall", self._stall),
                 web.get("/v1/copy/{database}/openings", self._openings),
                 web.post("/v1/etcd/start", self._etcd_start),
@@ -115,6 +116,11 @@ class AgentApi:
         manager = self._agent.manager
         confirmed = manager is not None and await manager.confirm(str(body["database"]), int(body["epoch"]))
         return web.json_response({"confirmed": confirmed}, status=200 if confirmed else 409)
+
+    async def _cover(self, request: web.Request) -> web.Response:
+        manager = self._agent.manager
+        covered = manager is not None and await manager.cover()
+        return web.json_response({"confirmed": covered}, status=200 if covered else 409)
 
     async def _stall(self, request: web.Request) -> web.Response:
         body = await request.json()

@@ -34,7 +34,7 @@ async def run_role(settings: ServerSettings) -> AsyncIterator[Role]:
     organization = OrganizationView()
     page = await _page(settings)
     context = tls.client_context(settings.tls_dir)
-    authority = RoleAuthority(settings.name, page, organization, context)
+    authority = RoleAuthority(settings.name, page, organization, context, strict_reads=settings.strict_reads)
     caches = wiring.configuration_cache(directory, organization, authority.wake)
     tasks = [asyncio.create_task(cache.run()) for cache in caches]
     tasks.append(asyncio.create_task(wiring.follow_voters(settings, directory)))

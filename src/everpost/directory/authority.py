@@ -30,14 +30,28 @@ class _Round:
             self.answer.set_result(confirmed)
 
 
-class RoleAuthority:
-    """One per role process. `wake` must be called when the organisation's view changed."""
+_TENURE = ("", 0)
+"""The key of the question for this host's tenure itself."""
 
-    def __init__(self, me: str, page: SharedPage, organization: OrganizationView, context: ssl.SSLContext) -> None:
+
+class RoleAuthority:
+    """One per role process. `wake` must be called when the organisation's view changed. `strict_reads`: what leaves
+    this host is covered by a renewal that was sent after it was computed (3.8)."""
+
+    def __init__(
+        self,
+        me: str,
+        page: SharedPage,
+        organization: OrganizationView,
+        context: ssl.SSLContext,
+        *,
+        strict_reads: bool = False,
+    ) -> None:
         self._me = me
         self._page = page
         self._organization = organization
         self._context = context
+        self._strict_reads = strict_reads
         self._session: aiohttp.ClientSession | None = None
         self._changed: asyncio.Event = asyncio.Event()
         self._waiting: dict[tuple[str, int], _Round] = {}
@@ -51,6 +65,11 @@ class RoleAuthority:
     def tenure_epoch(self) -> int:
         """Which tenure of this host it is; a reply computed under another one is never sent."""
         return self._page.epoch
+
+    async def cover(self) -> bool:
+        """Whether what was computed before this call may be shown: with `strict_reads`, once a renewal that was sent
+        after the call is confirmed. The page alone cannot tell a host whose clock stood still with it."""
+        return not self._strict_reads or await self._shared(*_TENURE, self._me)
 
     def location(self, database: str) -> Location | None:
         """The last location seen."""
@@ -98,10 +117,10 @@ class RoleAuthority:
                 raise NotConfirmed(f"{database} is not open here at epoch {epoch} any more.", retry=True)
             if not single:
                 return
-        if not await self._shared(database, location.active, epoch):
+        if not await self._shared(database, epoch, location.active):
             raise NotConfirmed(f"{location.active} did not confirm a commit to {database}.", retry=True)
 
-    async def _shared(self, database: str, server: str, epoch: int) -> bool:
+    async def _shared(self, database: str, epoch: int, server: str) -> bool:
         key = (database, epoch)
         waiting = self._waiting.get(key)
         if waiting is None:
@@ -132,7 +151,8 @@ class RoleAuthority:
             return False
         if self._session is None:
             self._session = aiohttp.ClientSession()
-        url = URL.build(scheme="https", host=host.address, port=host.ports.agent, path="/v1/confirm")
+        path = "/v1/cover" if (database, epoch) == _TENURE else "/v1/confirm"
+        url = URL.build(scheme="https", host=host.address, port=host.ports.agent, path=path)
         timeout = aiohttp.ClientTimeout(total=CONFIRM_LIMIT)
         try:
             async with self._session.post(

@@ -188,10 +188,14 @@ class NamespaceLab:
         self.cable = f"{self.id}-cable"
         self.hosts: list[NamespaceHost] = []
         self._sweep()
-        _run("ip", "netns", "add", self.cable)
-        for bridge in ("mapi", "repl"):
-            _run("ip", "-n", self.cable, "link", "add", bridge, "type", "bridge")
-            _run("ip", "-n", self.cable, "link", "set", bridge, "up")
+        try:
+            _run("ip", "netns", "add", self.cable)
+            for bridge in ("mapi", "repl"):
+                _run("ip", "-n", self.cable, "link", "add", bridge, "type", "bridge")
+                _run("ip", "-n", self.cable, "link", "set", bridge, "up")
+        except BaseException:
+            self.close()
+            raise
 
     def host(self, name: str, number: int) -> NamespaceHost:
         """A new host."""

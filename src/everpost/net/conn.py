@@ -36,6 +36,9 @@ class Serving(Protocol):
     def tenure_epoch(self) -> int:
         """Which one it is."""
 
+    async def cover(self) -> bool:
+        """Whether what was computed before this call may be shown (3.8, `strict_reads`)."""
+
 
 class Permit:
     """The tenure under which an answer is computed."""
@@ -118,6 +121,8 @@ class Connection:
         socket looks once more before each system call, also for what waits for a slow client. Returns when the client
         has taken nearly all of it; raises TimeoutError if it takes nothing for STALL_LIMIT."""
         self._read_on = False
+        if not await self._authority.cover():
+            raise NotServing("no renewal covers the answer")
         for start in range(0, len(data), SLICE):
             await self.before_write(permit)
             self._guard.permit = permit
