@@ -17,6 +17,7 @@ from typing import Any
 
 from everpost.errors import EverpostError
 from everpost.lab.hosts import USER, NamespaceHost, NamespaceLab, Process
+from everpost.lab.organisation import CommandFailed
 
 from .contest import Say, wait
 from .mailpeers import PASSWORD, MailPeer, kill_everything
@@ -129,6 +130,7 @@ class Dovecot(MailPeer):
         self.name = "Dovecot" if not sync_timeout else f"Dovecot, replication_sync_timeout={sync_timeout}s"
         self._hosts = lab.host("DC01", 11), lab.host("DC02", 12)
         self._running: dict[str, Process] = {}
+        self._users: list[str] = []
 
     @property
     def hosts(self) -> tuple[NamespaceHost, NamespaceHost]:
@@ -182,28 +184,45 @@ class Dovecot(MailPeer):
             self._doveadm(self._hosts[0], "mailbox", "create", "-u", user, "Sent")
             for host in self._hosts:
                 self._doveadm(host, "replicator", "add", user)
+        self._users = users
 
     def ready(self) -> None:
-        """Until no synchronisation waits or runs on either."""
-        wait(lambda: all(self._idle(host) for host in self._hosts), LEVEL, "both Dovecots are level")
+        """Until no synchronisation of the newest mailboxes waits or runs on either, and none failed: a replicator
+        leaves a user whose synchronisation failed alone for five minutes."""
+        try:
+            wait(lambda: all(self._idle(host) for host in self._hosts), LEVEL, "both Dovecots are level")
+        except CommandFailed as error:
+            said = [self._doveadm(host, "replicator", "status", *more) for host in self._hosts for more in ([], ["*"])]
+            raise CommandFailed("\n".join([str(error), *said])) from None
 
     def _idle(self, host: NamespaceHost) -> bool:
-        lines = self._doveadm(host, "replicator", "status").splitlines()
-        counts = [int(line.split()[-1]) for line in lines if line.startswith(("Queued", "Waiting"))]
-        return len(counts) > 4 and not any(counts)
+        queued = [line for line in self._doveadm(host, "replicator", "status").splitlines() if "Queued" in line]
+        if any(int(line.split()[-1]) for line in queued):
+            return False
+        rows = self._doveadm(host, "replicator", "status", "*").splitlines()[1:]
+        failed = [words[0] for words in map(str.split, rows) if words[-1] == "y" and words[0] in self._users]
+        for user in failed:
+            self._doveadm(host, "replicator", "remove", user)
+            self._doveadm(host, "replicator", "add", user)
+        return not failed
 
     def serves(self) -> None:
         """It serves all the time; what was on its way when the first died is taken in."""
         time.sleep(IN_FLIGHT)
 
     def start_first(self) -> None:
-        """Its Dovecot again, until both are level."""
+        """Its Dovecot again; the mailboxes are then synchronised at once, not when a replicator would."""
         kill_everything(self._hosts[0])
         self._start(self._hosts[0])
-        time.sleep(IN_FLIGHT)
-        for host in self._hosts:
-            self._doveadm(host, "replicator", "replicate", "-f", "*")
-        self.ready()
+        for user in self._users:
+            wait(lambda user=user: self._synchronised(user), LEVEL, f"{user} is synchronised")
+
+    def _synchronised(self, user: str) -> bool:
+        try:
+            self._doveadm(self._hosts[0], "sync", "-u", user, "-d")
+        except subprocess.CalledProcessError:
+            return False  # a replicator's own one holds the lock
+        return True
 
     def settings(self) -> dict[str, Any]:
         """What was set, and the version."""

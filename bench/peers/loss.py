@@ -110,11 +110,12 @@ def missing(facts: list[Fact], held: dict[str, dict[str, list[str]]]) -> tuple[i
     return messages, flags
 
 
-def _one(peer: MailPeer, host: NamespaceHost, number: int, conditions: Conditions) -> Run:
-    users = [f"run{number}-{n}@contoso.com" for n in range(USERS)]
+def _kill(peer: MailPeer, conditions: Conditions) -> Run:
+    """Load, kill, count, and count again when the killed server is back."""
+    users = [f"user{n}@contoso.com" for n in range(USERS)]
     peer.mailboxes(users)
     peer.ready()
-    client = Client(host, peer, users)
+    client = Client(peer.lab.host("CLIENT", 100), peer, users)
     client.load(conditions)
     end = time.monotonic() + WARM
     while not any(fact["kind"] == "ack" for fact in client.facts()):
@@ -142,13 +143,14 @@ def _one(peer: MailPeer, host: NamespaceHost, number: int, conditions: Condition
     return run
 
 
-def _system(peer: MailPeer, conditions: Conditions) -> dict[str, Any]:
-    runs = []
-    try:
-        peer.build()
-        host = peer.lab.host("CLIENT", 100)
-        for number in range(1, conditions.runs + 1):
-            run = _one(peer, host, number, conditions)
+def _system(make: Callable[[], MailPeer], conditions: Conditions) -> dict[str, Any]:
+    """All runs of a system, each from nothing: no run bears what an earlier one left."""
+    runs: list[Run] = []
+    for number in range(1, conditions.runs + 1):
+        peer = make()
+        try:
+            peer.build()
+            run = _kill(peer, conditions)
             runs.append(run)
             peer.say(
                 f"{peer.name} {number}: {run.missing} of {run.acknowledged} messages and {run.flags_missing} of"
@@ -156,9 +158,8 @@ def _system(peer: MailPeer, conditions: Conditions) -> dict[str, Any]:
                 f" second were acknowledged); {run.missing_after_return} and {run.flags_missing_after_return} after"
                 " the killed server came back"
             )
-        settings = peer.settings()
-    finally:
-        peer.close()
+        finally:
+            peer.close()
     changes = [run.missing + run.flags_missing for run in runs]
     return {
         "name": peer.name,
@@ -166,7 +167,7 @@ def _system(peer: MailPeer, conditions: Conditions) -> dict[str, Any]:
         "missing_changes_median": statistics.median(changes),
         "missing_changes_total": sum(changes),
         "runs": [dataclasses.asdict(run) for run in runs],
-        "settings": settings,
+        "settings": peer.settings(),
     }
 
 
@@ -178,13 +179,17 @@ def measure(conditions: Conditions, say: Say, *, waits: bool, only: str | None) 
         assert isinstance(found, NamespaceLab)
         return found
 
+    def quietly(text: str) -> None:
+        if not text.startswith(("EX", "New-", "Add-")):
+            say(text)  # not how the organisation is built, again and again
+
     makers: dict[str, Callable[[], MailPeer]] = {
-        "everpost": lambda: Everpost(lab("loss-everpost"), say),
+        "everpost": lambda: Everpost(lab("loss-everpost"), quietly),
         "dovecot": lambda: Dovecot(lab("loss-dovecot"), say),
     }
     if waits:
         makers["dovecot_waits"] = lambda: Dovecot(lab("loss-dovecot"), say, PEER_WAITS)
-    return {name: _system(make(), conditions) for name, make in makers.items() if only is None or name.startswith(only)}
+    return {name: _system(make, conditions) for name, make in makers.items() if only is None or name.startswith(only)}
 
 
 def table(results: dict[str, Any]) -> list[str]:
