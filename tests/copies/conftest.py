@@ -105,7 +105,7 @@ class World:
 def add_server(o: Organisation, name: str, number: int) -> None:
     """A further member of the DAG."""
     first = o.servers[0]
-    server = TunedServer(o.lab.host(name, number), {"PYTHONUNBUFFERED": "1"})
+    server = TunedServer(o.lab.host(name, number))
     token = first.command("server", "token", "--config", str(first.config)).strip().splitlines()[-1]
     server.command("server", "join", "--token", token, "--roles", "mailbox", *server.folders())
     server.start()
@@ -120,7 +120,7 @@ def world(request: pytest.FixtureRequest) -> Iterator[World]:
         pytest.skip("needs network namespaces: run as root")
     lab = open_lab("copies")
     o = Organisation(lab, roles="mailbox")
-    o.servers = [TunedServer(one.host, {"PYTHONUNBUFFERED": "1"}) for one in o.servers]
+    o.servers = [TunedServer(one.host) for one in o.servers]
     began = time.monotonic()
     failed = True
     try:

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from everpost.lab.organisation import CommandFailed
+
 from .conftest import World
 
 pytestmark = [pytest.mark.netns, pytest.mark.timeout(240)]
@@ -93,6 +95,24 @@ def test_T_SEED_3_a_cut_at_60_percent_is_survived_without_anybody(bulky: World) 
     world.row_there("EX03", "MB01", 102)
     assert len(world.facts("EX03", "seed broke off")) == broken + 1
     assert _rest_of(world, "EX03") == []
+
+
+def test_T_SEED_2_the_active_stays_while_it_is_a_seeding_source(bulky: World) -> None:
+    """With -SkipActiveCopyChecks it goes all the same; the seed breaks off and is begun anew from the new active."""
+    world = bulky
+    world.shell("Suspend-MailboxDatabaseCopy MB01\\EX03")
+    world.shell("Update-MailboxDatabaseCopy MB01\\EX03 -BeginSeed")
+    world.wait("MB01\\EX03", Status="Seeding", SeedingSource="EX01")
+    with pytest.raises(CommandFailed, match="seeding source"):
+        world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX02")
+    assert world.copy("MB01\\EX01")["ActiveCopy"]
+    world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX02 -SkipActiveCopyChecks")
+    assert world.copy("MB01\\EX02")["ActiveCopy"]
+    for server in ("EX01", "EX03"):
+        world.wait(f"MB01\\{server}", Status="Healthy", Synchronous=True)
+    assert world.facts("EX03", "seeded")[-1]["seed_source"] == "EX02"
+    world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01")
+    world.whole()
 
 
 def test_a_cancelled_seed_leaves_the_copy_suspended_with_its_reason(bulky: World) -> None:

@@ -139,11 +139,9 @@ def _target_refusal(row: DatabaseView, server: str, checks: Checks) -> str | Non
 
 def _seeding_from_active(row: DatabaseView) -> str | None:
     """The server whose copy is being seeded from the active, if any."""
-    if any(
-        status.state is CopyState.SEEDING_SOURCE for name, status in row.copies.items() if name != row.location.active
-    ):
-        return None
-    return next((name for name, status in row.copies.items() if status.state is CopyState.SEEDING), None)
+    copies = row.copies.items()
+    active = row.location.active
+    return next((name for name, one in copies if one.state is CopyState.SEEDING and one.seed_source == active), None)
 
 
 def _coming(view: View, row: DatabaseView, only: str | None) -> list[str]:
