@@ -106,7 +106,7 @@ class Organisation:
 
     @property
     def directory(self) -> Any:
-        return SimpleNamespace(get=self.memory.get, txn=self._txn)
+        return SimpleNamespace(get=self.memory.get, list=self.memory.list, txn=self._txn)
 
     async def _txn(self, guards: Mapping[str, int], puts: Mapping[str, bytes | None], **rest: Any) -> TxnResult:
         result = await self._write(guards, puts, **rest)
