@@ -65,6 +65,8 @@ class Watched:
         self.opened: list[tuple[Token, float]] = []
         self.lost_before: float | None = None
         """When an administrator accepted loss; None once that copy is open."""
+        self.loss_at = Token(0, 0)
+        """Token of the newest opening with loss."""
 
 
 class Monitor:
@@ -143,7 +145,7 @@ class Monitor:
         storage = self._world.hosts[location.active].storage(location.database)
         if watched.lost_before is not None:
             # With an administrator's word: what is missing may be missing, if it was acknowledged before that word.
-            before, watched.lost_before = watched.lost_before, None
+            before, watched.lost_before, watched.loss_at = watched.lost_before, None, location.token
             watched.acknowledged = [
                 one for one in watched.acknowledged if one.acknowledged_at > before or _in(storage, one)
             ]
@@ -245,8 +247,8 @@ class Monitor:
         """A client was shown the newest changes."""
         watched = self.databases[read.database]
         self.note("read", f"{read.database} {len(read.operations)}")
-        for operation in read.operations:
-            watched.seen[operation] = None
+        if read.token >= watched.loss_at:  # what a machine that stood still shows of a branch that was given up is gone
+            watched.seen.update(dict.fromkeys(read.operations))
         if read.token == watched.opened[-1][0] or self._excused(read):
             return
         for operation in reversed(watched.acknowledged):
