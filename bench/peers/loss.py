@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import statistics
 import subprocess
@@ -48,6 +49,7 @@ class Run:
     flags_a_second: float
     missing: int
     flags_missing: int
+    load_average: float
     missing_after_return: int = -1
     flags_missing_after_return: int = -1
 
@@ -123,6 +125,7 @@ def _kill(peer: MailPeer, conditions: Conditions) -> Run:
             raise CommandFailed(f"{peer.name}: no mail is taken: {client.facts()[-3:]}")
         time.sleep(0.1)
     time.sleep(conditions.seconds)
+    load = round(os.getloadavg()[0], 1)
     kill_everything(peer.hosts[0])
     peer.serves()
     client.stop()
@@ -137,42 +140,32 @@ def _kill(peer: MailPeer, conditions: Conditions) -> Run:
         flags_a_second=round(len(times["flag"]) / spent, 1),
         missing=lost,
         flags_missing=flags_lost,
+        load_average=load,
     )
     peer.start_first()
     run.missing_after_return, run.flags_missing_after_return = missing(facts, client.read())
     return run
 
 
-def _system(make: Callable[[], MailPeer], conditions: Conditions) -> dict[str, Any]:
-    """All runs of a system, each from nothing: no run bears what an earlier one left."""
-    runs: list[Run] = []
-    for number in range(1, conditions.runs + 1):
-        peer = make()
-        try:
-            peer.build()
-            run = _kill(peer, conditions)
-            runs.append(run)
-            peer.say(
-                f"{peer.name} {number}: {run.missing} of {run.acknowledged} messages and {run.flags_missing} of"
-                f" {run.flags_acknowledged} flags missing ({run.deliveries_a_second} and {run.flags_a_second} a"
-                f" second were acknowledged); {run.missing_after_return} and {run.flags_missing_after_return} after"
-                " the killed server came back"
-            )
-        finally:
-            peer.close()
-    changes = [run.missing + run.flags_missing for run in runs]
-    return {
-        "name": peer.name,
-        "missing_changes": changes,
-        "missing_changes_median": statistics.median(changes),
-        "missing_changes_total": sum(changes),
-        "runs": [dataclasses.asdict(run) for run in runs],
-        "settings": peer.settings(),
-    }
+def _run(make: Callable[[], MailPeer], number: int, conditions: Conditions) -> tuple[MailPeer, Run]:
+    """One run from nothing: no run bears what an earlier one left."""
+    peer = make()
+    try:
+        peer.build()
+        run = _kill(peer, conditions)
+    finally:
+        peer.close()
+    peer.say(
+        f"{peer.name} {number}: {run.missing} of {run.acknowledged} messages and {run.flags_missing} of"
+        f" {run.flags_acknowledged} flags missing ({run.deliveries_a_second} and {run.flags_a_second} a second were"
+        f" acknowledged, load average {run.load_average}); {run.missing_after_return} and"
+        f" {run.flags_missing_after_return} after the killed server came back"
+    )
+    return peer, run
 
 
 def measure(conditions: Conditions, say: Say, *, waits: bool, only: str | None) -> dict[str, Any]:
-    """Every system's runs; by a short name."""
+    """Every system's runs, in turns, so that what else the machine does meets all of them; by a short name."""
 
     def lab(name: str) -> NamespaceLab:
         found = open_lab(name, "netns")
@@ -189,7 +182,26 @@ def measure(conditions: Conditions, say: Say, *, waits: bool, only: str | None) 
     }
     if waits:
         makers["dovecot_waits"] = lambda: Dovecot(lab("loss-dovecot"), say, PEER_WAITS)
-    return {name: _system(make, conditions) for name, make in makers.items() if only is None or name.startswith(only)}
+    makers = {name: make for name, make in makers.items() if only is None or name.startswith(only)}
+    runs: dict[str, list[Run]] = {name: [] for name in makers}
+    peers: dict[str, MailPeer] = {}
+    for number in range(1, conditions.runs + 1):
+        for name, make in makers.items():
+            peers[name], run = _run(make, number, conditions)
+            runs[name].append(run)
+    return {name: _report(peers[name], found) for name, found in runs.items()}
+
+
+def _report(peer: MailPeer, runs: list[Run]) -> dict[str, Any]:
+    changes = [run.missing + run.flags_missing for run in runs]
+    return {
+        "name": peer.name,
+        "missing_changes": changes,
+        "missing_changes_median": statistics.median(changes),
+        "missing_changes_total": sum(changes),
+        "runs": [dataclasses.asdict(run) for run in runs],
+        "settings": peer.settings(),
+    }
 
 
 def table(results: dict[str, Any]) -> list[str]:
