@@ -8,6 +8,7 @@ no cards, cutting ends all its processes at once (decisions: Words in reports).
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import pwd
 import shutil
@@ -100,6 +101,10 @@ def kill_all(pids: Sequence[int]) -> None:
             os.kill(pid, signal.SIGKILL)
 
 
+_numbers = itertools.count(1)
+"""Of the labs of this process: one that is not closed yet is in nobody's way."""
+
+
 class NamespaceHost:
     """A network namespace with two cards."""
 
@@ -184,7 +189,7 @@ class NamespaceLab:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.id = f"{PREFIX}{os.getpid()}"
+        self.id = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self.cable = f"{self.id}-cable"
         self.hosts: list[NamespaceHost] = []
         self._sweep()
@@ -285,7 +290,7 @@ class LoopbackLab:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.id = f"{PREFIX}{os.getpid()}"
+        self.id = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
         self.hosts: list[LoopbackHost] = []
 
     def host(self, name: str, number: int) -> LoopbackHost:
