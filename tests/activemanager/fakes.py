@@ -111,6 +111,7 @@ class FakePeers:
         self.incarnations = incarnations
         self.shown = {server: openings for server in incarnations}
         self.gone: frozenset[str] = frozenset()
+        self.tenures = 1
         self.verdict: str | None = "shrink"
         self.asked: list[str] = []
 
@@ -121,7 +122,7 @@ class FakePeers:
         return self.gone
 
     def tenure_epoch(self, server: str) -> int:
-        return 1 + (server in self.gone)
+        return self.tenures + (server in self.gone)
 
     async def openings(self, server: str, database: str) -> list[tuple[Token, str]]:
         if server in self.gone:

@@ -163,3 +163,25 @@ async def test_a_member_that_took_itself_out_leaves_the_names_after_the_page() -
     await keeper.adopt(Held(after, result.revision))
     assert world.events == ["page single=True names=1"]
     assert world.engine.names_file == ()
+
+
+@pytest.mark.parametrize("restarted", [True, False])
+async def test_a_member_that_was_restarted_is_not_blamed_for_slowness(restarted: bool) -> None:
+    world = World((B,))
+    world.clock.hook = lambda: None
+    keeper = await world.keeper()
+    await keeper.tick()
+    flushed, world.engine.flushed = world.engine.flushed, {}
+    probe = await world.engine.probe()
+    await keeper.tick()
+    world.clock.now += 1.5
+    world.peers.tenures += restarted  # back in a new tenure before the wait was long enough to shrink it
+    await keeper.tick()
+    assert keeper.location.set == ()
+    probe.abandon()
+    world.engine.flushed = flushed
+    world.engine.stream()
+    world.clock.hook = world.engine.stream
+    await keeper.tick()
+    await keeper.tick()
+    assert (keeper.location.set == (B,)) is restarted

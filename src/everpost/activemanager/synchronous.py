@@ -80,6 +80,8 @@ class SetKeeper:
         self._relapses: dict[str, int] = {}
         self._shrunk_in: dict[str, int] = {}
         self._quiet_until: dict[str, float] = {}
+        self._followed_in: dict[str, int] = {}
+        """In which of its tenures a member was last seen streaming."""
         self._beat: asyncio.Task[None] | None = None
         self._beat_at = 0.0
         self.positions: Positions | None = None
@@ -124,6 +126,10 @@ class SetKeeper:
                 self._relapses[server] -= 1
         self._keep_beating()
         self.positions = await self._engine.positions()
+        streaming = {row.name for row in self.positions.senders if row.state == "streaming"}
+        for member in self.location.set:
+            if self.name(member) in streaming:
+                self._followed_in[member.server] = self._peers.tenure_epoch(member.server)
         step = setpolicy.next_step(self._view(self.positions))
         match step:
             case setpolicy.Shrink():
@@ -187,9 +193,10 @@ class SetKeeper:
             if verdict == "move":
                 await self._move(step.server)
                 return
-            relapses = self._relapses[step.server] = self._relapses.get(step.server, 0) + 1
-            self._quiet_until[step.server] = self._clock.boottime() + setpolicy.quiet_after(relapses)
-            self._shrunk_in[step.server] = self._peers.tenure_epoch(step.server)
+            epoch = self._peers.tenure_epoch(step.server)
+            if self._followed_in.get(step.server, epoch) == epoch:
+                self._blame(step.server, epoch)
+            # Else it began a new tenure since it followed: it was not slow but restarted, and is asked in at once.
         self.held = await self._writer.change(
             self.held, lambda location: transitions.shrunk(location, step.server, reason=step.reason)
         )
@@ -206,6 +213,12 @@ class SetKeeper:
             set=[member.server for member in self.location.set],
             reason=step.reason,
         )
+
+    def _blame(self, server: str, epoch: int) -> None:
+        """It was slow: it has to keep quiet for a minute, and twice as long each time again (3.7)."""
+        relapses = self._relapses[server] = self._relapses.get(server, 0) + 1
+        self._quiet_until[server] = self._clock.boottime() + setpolicy.quiet_after(relapses)
+        self._shrunk_in[server] = epoch
 
     async def _verdict(self, database: str, server: str) -> str | None:
         """PAM's word, waited for only until the member's server loses its tenure: then there is nothing to ask."""
