@@ -13,7 +13,7 @@ from everpost.clock import SystemClock
 from everpost.directory.passwords import Verifier
 from everpost.log import configure
 from everpost.net import tls
-from everpost.net.listen import Listener
+from everpost.net.listen import Listener, ProxiedListener
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
 
 STOP_LIMIT = 3.0
@@ -29,6 +29,12 @@ async def run(settings: ServerSettings) -> None:
         listeners = []
         for port, encrypted in ((settings.ports.imap, False), (settings.ports.imaps, True)):
             listener = Listener(server.handle, role.authority, context if encrypted else None)
+            await listener.start(settings.address, port)
+            listeners.append(listener)
+        for port, encrypted in ((settings.ports.array_imap, False), (settings.ports.array_imaps, True)):
+            listener = ProxiedListener(
+                server.handle, role.authority, role.organization.balancers, context if encrypted else None
+            )
             await listener.start(settings.address, port)
             listeners.append(listener)
         await role.stop.wait()
