@@ -28,7 +28,7 @@ _HEAD = """\
 global
     stats socket {socket} mode 600 level admin
     stats timeout 5s
-    maxconn 10000
+    maxconn 8000
     no strict-limits
     hard-stop-after 1h
     spread-checks 5

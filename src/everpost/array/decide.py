@@ -13,6 +13,8 @@ from everpost.model.array import HolderRecord, HolderState, MoveOrder
 
 GRACE = 0.5
 """Seconds that a server waits for each one that is the better place for the address, before it acquires it itself."""
+SETTLE = 2.0
+"""Seconds after an array was made until it is first acquired: all servers have said by then how they are."""
 DATABASE_WAIT = 10.0
 """Seconds for which databases that still are with the silent holder keep others from taking its address (the field's
 script waits for ever: `peer silent, database not here`)."""
@@ -142,7 +144,9 @@ def _challenging(view: View) -> Action:
         return Wait(f"{view.me} {me.obstacle}")
     held = view.holder
     if held is None:
-        return _in_turn(view, "", "it was nobody's")
+        if view.idle < SETTLE:
+            return Wait("the other servers have not said yet how they are")
+        return _in_turn(view, "", "it was nobody's", settle=SETTLE)
     if held.state is HolderState.FREE:
         return _in_turn(view, held.target, held.reason or "it was given back")
     if held.holder == view.me:
@@ -154,9 +158,11 @@ def _challenging(view: View) -> Action:
     return _in_turn(view, "", f"{held.holder} is silent")
 
 
-def _in_turn(view: View, target: str, why: str) -> Action:
-    names = [one.name for one in ranking(view, target=target)]
-    place = names.index(view.me)
-    if view.idle < place * GRACE:
-        return Wait(f"{names[0]} is the better place")
+def _in_turn(view: View, target: str, why: str, *, settle: float = 0.0) -> Action:
+    able = ranking(view, target=target)
+    place = [one.name for one in able].index(view.me)
+    # A server that has just become able waits as well: the others may not have heard of each other yet.
+    waited = min(view.idle - settle, able[place].steady)
+    if waited < place * GRACE:
+        return Wait(f"{able[0].name} is the better place")
     return Acquire(why)

@@ -323,13 +323,17 @@ class Keeper:
 
     async def _state_forever(self) -> None:
         """Says once a second, and at once when it changes, how this server is."""
-        counter = 0
+        counter, last, due = 0, None, 0.0
         while True:
             self._services = await self._haproxy.services() if self._haproxy.running else {}
             array = self._array()
             if array is not None and self._a.me in owners(self._a.organization, array):
-                counter += 1
                 own = self._candidate(self._a.me, 0, array, self._a.clock.boottime())
+                now = self._a.clock.boottime()
+                if (own.obstacle, own.gateway) == last and now < due:
+                    await self._a.clock.sleep(STATE_EVERY / 4)
+                    continue
+                counter, last, due = counter + 1, (own.obstacle, own.gateway), now + STATE_EVERY
                 said = Statement(
                     server=self._a.me,
                     counter=counter,
@@ -341,7 +345,7 @@ class Keeper:
                     await self._a.directory.txn({}, {keys.array_statement(self.name, self._a.me): encode(said)})
                 except EverpostError as error:
                     log.debug("not said: %s", error)
-            await self._a.clock.sleep(STATE_EVERY)
+            await self._a.clock.sleep(STATE_EVERY / 4)
 
     # -- doing ---------------------------------------------------------------------------------------------------
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import uuid
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -50,7 +52,7 @@ def _site(context: CommandContext, name: str) -> str:
     return found
 
 
-def _settings(context: CommandContext, before: ClientAccessArray, given: dict[str, object]) -> ClientAccessArray:
+def _settings(context: CommandContext, before: ClientAccessArray, given: Mapping[str, Any]) -> ClientAccessArray:
     """`before` with what was given; refuses what cannot be."""
     changes = {name: value for name, value in given.items() if value is not None}
     for name in ("ip", "gateway"):
@@ -59,7 +61,7 @@ def _settings(context: CommandContext, before: ClientAccessArray, given: dict[st
             raise Refused(f"{text} is not an address.", remedy="Name one such as 10.77.0.50.")
     for name in ("hostname", "drained"):
         if name in changes:
-            wanted = tuple(str(one) for one in changes[name] if one)  # type: ignore[attr-defined]
+            wanted = tuple(str(one) for one in changes[name] if one)
             changes[name] = tuple(_member(context, before, one) for one in wanted)
     if "weights" in changes:
         changes["weights"] = dict(_weight(context, before, str(one)) for one in changes["weights"] if one)
@@ -75,7 +77,7 @@ def _settings(context: CommandContext, before: ClientAccessArray, given: dict[st
         if found is None:
             raise Refused(f"-Affinity is {', '.join(one.value for one in Affinity)}, not {text}.")
         changes["affinity"] = found
-    after = msgspec.structs.replace(before, **changes)  # type: ignore[arg-type]
+    after = msgspec.structs.replace(before, **changes)
     own = {server.address for server in context.organization.servers.values()}
     if after.ip in own:
         raise Refused(f"{after.ip} is the address of a server.", remedy="Name one that nobody has.")
@@ -146,7 +148,7 @@ async def new_client_access_array(
             f"The site {place} has the array {other.name} already.", remedy="There is one for each site (spec 6.2)."
         )
     bare = ClientAccessArray(name=chosen, fqdn=full, site=place, guid=str(uuid.uuid4()))
-    given: dict[str, object] = {
+    given: dict[str, Any] = {
         "ip": ip,
         "gateway": gateway,
         "limit": limit,
@@ -250,7 +252,7 @@ async def set_client_access_array(
     -Drained names the servers that get no new connections (what is open goes on); -Weights EX01=2 says how much more.
     """
     array = _array(context, identity)
-    given: dict[str, object] = {
+    given: dict[str, Any] = {
         "ip": ip,
         "gateway": gateway,
         "limit": limit,
