@@ -39,6 +39,9 @@ ANNOUNCE_EVERY = 15.0
 DETECTION, DETECTION_AT_TAKEOVER = 1.5, 0.1
 """Seconds of duplicate address detection when an array gets its address, and when it moves."""
 CONFLICT_PAUSE = 5.0
+TELL_LIMIT = 0.6
+TELL_PAUSE = 0.15
+"""Seconds from a new holder's record until its address is up."""
 
 
 @dataclass(frozen=True)
@@ -269,7 +272,8 @@ class Keeper:
         action = decide(self.view())
         if action != self._said:
             self._said = action
-            fact(log, "decided", array=self.name, action=type(action).__name__, why=getattr(action, "why", ""))
+            why = getattr(action, "why", "")
+            fact(log, "decided", array=self.name, action=type(action).__name__, why=why, at=self._a.clock.boottime())
         match action:
             case Acquire(why):
                 await self._acquire(record, revision, why)
@@ -380,7 +384,8 @@ class Keeper:
             asking.cancel()
         if not won:
             return
-        fact(log, "acquired", array=self.name, address=str(address), epoch=self._tenure.epoch, why=why)
+        at = self._a.clock.boottime()
+        fact(log, "acquired", array=self.name, address=str(address), epoch=self._tenure.epoch, why=why, at=at)
         if owner is not None:
             self._conflict(address, owner)
             await self._tenure.give_back("", f"{owner} has {address} too")
@@ -410,7 +415,8 @@ class Keeper:
         if self._up is not None:
             self._announced = 0
             self._announce(self._a.clock.boottime())
-            fact(log, "address up", array=self.name, address=str(address), epoch=self._tenure.epoch)
+            at = self._a.clock.boottime()
+            fact(log, "address up", array=self.name, address=str(address), epoch=self._tenure.epoch, at=at)
 
     def _put(self) -> None:
         """Renew the address's life. Looked at right before it, and after it as well: had this process stood still
@@ -441,11 +447,29 @@ class Keeper:
             fact(log, "address down", level=logging.WARNING, array=self.name, address=str(up[0]), why=why)
 
     async def _release(self, target: str, why: str) -> None:
-        """In order: clients are told (their connections end), the address goes, then the record says so."""
+        """In order: the address goes, then the record says so, then the clients of this host's balancer are told (their
+        connections end): told earlier, they would call nobody's address, and try again only after a second. What they
+        send meanwhile the new holder answers with a reset. The balancer's sockets may send from an address that is not
+        here, as they are transparent."""
         up, self._up = self._up, None
+        epoch = self._tenure.epoch
         self._tenure.lapse()
         if up is not None:
-            await self._haproxy.reset_and_wait()
             self._links.remove(*up)
             fact(log, "address down", array=self.name, address=str(up[0]), why=why, target=target)
-        await self._tenure.give_back(target, why)
+        try:
+            await self._tenure.give_back(target, why)
+            await self._wait_held(epoch)
+        finally:
+            if up is not None:
+                await self._haproxy.reset_and_wait()
+
+    async def _wait_held(self, epoch: int) -> None:
+        """Until another server holds the address, at most TELL_LIMIT."""
+        end = self._a.clock.boottime() + TELL_LIMIT
+        while self._a.clock.boottime() < end:
+            record, _ = self._holder()
+            if record is not None and record.epoch > epoch:
+                await self._a.clock.sleep(TELL_PAUSE)
+                return
+            await self._a.clock.sleep(0.01)

@@ -231,7 +231,7 @@ def _remove_space(space: str) -> None:
     subprocess.run(["ip", "netns", "del", space], capture_output=True, timeout=20)
 
 
-LOOPBACK_PORTS = {"smtp": 2525, "submission": 2587, "imap": 1143, "imaps": 1993}
+LOOPBACK_PORTS = {"smtp": 2525, "submission": 2587, "imap": 1143, "imaps": 1993, "https": 8443}
 
 
 class LoopbackHost:

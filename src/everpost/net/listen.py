@@ -90,29 +90,28 @@ class Listener:
             task.cancel()
 
 
-class ProxiedListener(Listener):
+Begin = Callable[[GuardedSocket, str], Awaitable[None]]
+
+
+class ProxiedSockets:
     """A port for the balancers of the client access array alone: a connection comes from a `trusted` address and begins
     with a PROXY header; anything else is closed unanswered. The header is read byte-exact from the bare socket, so
     nothing that follows it can be taken for a part of it, nor a part of it for what the client says; TLS begins behind
-    it."""
+    it. `begin(socket, client)` goes on."""
 
-    def __init__(
-        self,
-        handler: Handler,
-        authority: Serving,
-        trusted: Callable[[], Container[str]],
-        context: ssl.SSLContext | None = None,
-    ) -> None:
-        super().__init__(handler, authority, context)
+    def __init__(self, begin: Begin, trusted: Callable[[], Container[str]]) -> None:
+        self._begin = begin
         self._trusted = trusted
+        self._listening: GuardedListener | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._heads: set[asyncio.Task[None]] = set()
 
-    async def start(self, host: str, port: int) -> None:
-        self._socket = GuardedListener(host, port)
-        self._socket.setblocking(False)
-        self._socket.listen(512)
-        self._accepting = asyncio.create_task(self._accept_forever(self._socket))
+    def start(self, host: str, port: int) -> None:
+        """Listen on an address of this host."""
+        self._listening = GuardedListener(host, port)
+        self._listening.setblocking(False)
+        self._listening.listen(512)
+        self._accepting = asyncio.create_task(self._accept_forever(self._listening))
 
     async def _accept_forever(self, listening: GuardedListener) -> None:
         loop = asyncio.get_running_loop()
@@ -127,38 +126,64 @@ class ProxiedListener(Listener):
                 accepted.close()
                 continue
             assert isinstance(accepted, GuardedSocket)
-            task = asyncio.create_task(self._begin(accepted, str(address[0])))
+            task = asyncio.create_task(self._head(accepted, str(address[0])))
             self._heads.add(task)
             task.add_done_callback(self._heads.discard)
 
-    async def _begin(self, accepted: GuardedSocket, balancer: str) -> None:
-        """Reads the header, then makes streams of the socket."""
-        loop = asyncio.get_running_loop()
-        begun: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = loop.create_future()
+    async def _head(self, accepted: GuardedSocket, balancer: str) -> None:
         try:
             accepted.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             async with asyncio.timeout(HEADER_LIMIT):
                 fixed = await _exactly(accepted, proxy.FIXED)
                 client = proxy.source(fixed, await _exactly(accepted, proxy.length(fixed)))
-            reader = asyncio.StreamReader(limit=STREAM_LIMIT)
-            protocol = asyncio.StreamReaderProtocol(reader, lambda r, w: begun.set_result((r, w)))
-            transport, _ = await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=self._context)
-        except (OSError, TimeoutError, EOFError, ssl.SSLError) as error:
-            log.info("a connection of the balancer at %s was dropped: %s", balancer, error)
+            await self._begin(accepted, client or balancer)
+        except (OSError, TimeoutError, EOFError) as error:
+            log.info("a connection of the balancer at %s was dropped: %s", balancer, error or type(error).__name__)
             accepted.close()
-            return
-        del transport
+
+    def stop(self) -> None:
+        """Take no more."""
+        if self._accepting is not None:
+            self._accepting.cancel()
+        if self._listening is not None:
+            self._listening.close()
+        for task in list(self._heads):
+            task.cancel()
+
+
+class ProxiedListener(Listener):
+    """The same conversations as a `Listener` has, on a port of `ProxiedSockets`."""
+
+    def __init__(
+        self,
+        handler: Handler,
+        authority: Serving,
+        trusted: Callable[[], Container[str]],
+        context: ssl.SSLContext | None = None,
+    ) -> None:
+        super().__init__(handler, authority, context)
+        self._sockets = ProxiedSockets(self._begin, trusted)
+        self._talks: set[asyncio.Task[None]] = set()
+
+    async def start(self, host: str, port: int) -> None:
+        self._sockets.start(host, port)
+
+    async def _begin(self, accepted: GuardedSocket, client: str) -> None:
+        loop = asyncio.get_running_loop()
+        begun: asyncio.Future[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = loop.create_future()
+        reader = asyncio.StreamReader(limit=STREAM_LIMIT)
+        protocol = asyncio.StreamReaderProtocol(reader, lambda r, w: begun.set_result((r, w)))
+        await loop.connect_accepted_socket(lambda: protocol, accepted, ssl=self._context)
         _, writer = await begun
         connection = Connection(reader, writer, self._authority, accepted, encrypted=self._context is not None)
-        connection.peer = client or balancer
-        await self._serve(connection)
+        connection.peer = client
+        talk = asyncio.create_task(self._serve(connection))  # a head counts only until the talk begins
+        self._talks.add(talk)
+        talk.add_done_callback(self._talks.discard)
 
     async def stop(self, seconds: float) -> None:
         """Take no more; what is under way has `seconds` to end."""
-        if self._accepting is not None:
-            self._accepting.cancel()
-        if self._socket is not None:
-            self._socket.close()
+        self._sockets.stop()
         await super().stop(seconds)
 
 

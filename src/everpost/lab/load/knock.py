@@ -16,6 +16,7 @@ import itertools
 import ssl
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 from everpost.lab.load.ledger import Ledger, boottime
 from everpost.lab.load.smtp import Sender
@@ -24,6 +25,8 @@ EVERY = 0.01
 PATIENCE = 1.0
 """Seconds for one connection: a later one may be answered before it."""
 TRY = 2.0
+LOGIN_EVERY = 0.2
+SENDERS = 5
 PAUSE = 0.1
 
 
@@ -68,18 +71,22 @@ class Knock:
         return client
 
     def login_forever(self) -> None:
-        """Logs in and opens the inbox, again and again."""
-        while not self._ledger.stopping():
-            began = boottime()
-            try:
-                client = self._session()
-            except (OSError, imaplib.IMAP4.error):
-                time.sleep(PAUSE / 2)
-                continue
+        """Logs in and opens the inbox each LOGIN_EVERY, whatever became of the attempts before: a connection that was
+        begun while the address was away is tried again by the kernel only after a second."""
+        begin = time.monotonic()
+        with ThreadPoolExecutor(int(TRY / LOGIN_EVERY) + 2) as threads:
+            for number in itertools.count(1):
+                if self._ledger.stopping():
+                    return
+                threads.submit(self._login)
+                time.sleep(max(0.0, begin + number * LOGIN_EVERY - time.monotonic()))
+
+    def _login(self) -> None:
+        began = boottime()
+        with contextlib.suppress(OSError, imaplib.IMAP4.error):
+            client = self._session()
             self._ledger.note("login", took=round(boottime() - began, 4))
-            with contextlib.suppress(OSError, imaplib.IMAP4.error):
-                client.logout()
-            time.sleep(PAUSE)
+            client.logout()
 
     def stay_forever(self) -> None:
         """One session that stays; connects anew when it is told that it ended."""
@@ -99,17 +106,18 @@ class Knock:
                     client = None
                 time.sleep(PAUSE / 2)
 
-    def send_forever(self) -> None:
-        """Sends messages, each until it is taken."""
+    def send_forever(self, sender_number: int) -> None:
+        """Sends messages, each until it is taken; one of SENDERS clients that begin at different times."""
+        time.sleep(sender_number * 0.2)
         sender = Sender(self._ledger, [(self._a.host, self._smtp)])
         for number in itertools.count(1):
-            identity = f"{self._a.name}-{number}"
+            identity = f"{self._a.name}-{sender_number}-{number}"
             raw = f"X-Ledger-Id: {identity}\r\nFrom: <knock@example.org>\r\nSubject: {number}\r\n\r\n.\r\n".encode()
             while not self._ledger.stopping() and not sender.send(identity, self._a.user, raw):
                 time.sleep(PAUSE / 2)
             if self._ledger.stopping():
                 return
-            time.sleep(PAUSE)
+            time.sleep(PAUSE * SENDERS)
 
 
 def main() -> None:
@@ -118,8 +126,10 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--ports", default="143,993,25")
     knock = Knock(parser.parse_args())
-    for work in (knock.login_forever, knock.stay_forever, knock.send_forever):
+    for work in (knock.login_forever, knock.stay_forever):
         threading.Thread(target=work, daemon=True).start()
+    for number in range(SENDERS):
+        threading.Thread(target=knock.send_forever, args=(number,), daemon=True).start()
     asyncio.run(knock.connect_forever())
 
 

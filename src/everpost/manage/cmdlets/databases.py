@@ -7,8 +7,8 @@ import uuid
 
 from msgspec.structs import replace
 
-from everpost.array.names import client_access_name, known_client_access_name
 from everpost.directory import keys
+from everpost.directory.arraynames import client_access_name, known_client_access_name
 from everpost.directory.schema import encode
 from everpost.errors import AlreadyExists, Refused, Unavailable
 from everpost.manage import registry
