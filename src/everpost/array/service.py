@@ -8,9 +8,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from everpost.array import balancer, gateway, haproxy
+from everpost.array import balancer, gateway
 from everpost.array.announce import Announcer
 from everpost.array.decide import Acquire, Candidate, Hold, Release, View, Wait, decide
+from everpost.array.haproxy import Haproxy
 from everpost.array.hold import LIFE, is_ours
 from everpost.array.hold import Hold as Tenure
 from everpost.array.hold import read as read_holder
@@ -47,7 +48,7 @@ TELL_PAUSE = 0.15
 @dataclass(frozen=True)
 class Surroundings:
     """What every array of a server works with. `entry` and `learn` are the directory's cache; `page` gives the
-    deadline and the epoch of the server's own tenure."""
+    deadline and the epoch of the server's own tenure; the last three are this host's network and balancer."""
 
     me: str
     directory: Directory
@@ -59,6 +60,9 @@ class Surroundings:
     page: Callable[[], tuple[float, int]]
     instance: str
     folder: Path
+    links: Callable[[], Links] = Links
+    announcer: Callable[[int], Announcer] = Announcer
+    balancer: Callable[[Path], Haproxy] = Haproxy
 
 
 def members(organization: OrganizationView, array: ClientAccessArray) -> list[Server]:
@@ -82,8 +86,8 @@ class Keeper:
     def __init__(self, name: str, around: Surroundings) -> None:
         self.name = name
         self._a = around
-        self._links = Links()
-        self._haproxy = haproxy.Haproxy(around.folder / name)
+        self._links = around.links()
+        self._haproxy = around.balancer(around.folder / name)
         self._tenure = Tenure(
             around.directory,
             around.clock,
@@ -369,7 +373,7 @@ class Keeper:
                 revisions[keys.array_beat(self.name)] = beat
             else:
                 return  # a beat came since this was decided
-        announcer = Announcer(index)
+        announcer = self._a.announcer(index)
         if record is None:
             owner = await announcer.conflict(address, DETECTION, 3)
             if owner is not None:
@@ -403,7 +407,7 @@ class Keeper:
         if address is None or index is None:
             return
         if not checked:
-            owner = await Announcer(index).conflict(address, DETECTION_AT_TAKEOVER)
+            owner = await self._a.announcer(index).conflict(address, DETECTION_AT_TAKEOVER)
             if owner is not None:
                 self._conflict(address, owner)
                 await self._tenure.give_back("", f"{owner} has {address} too")
@@ -432,7 +436,7 @@ class Keeper:
     def _announce(self, now: float) -> None:
         assert self._up is not None
         address, index = self._up
-        Announcer(index).announce(address)
+        self._a.announcer(index).announce(address)
         self._announced += 1
         early = ANNOUNCE[self._announced] - ANNOUNCE[self._announced - 1] if self._announced < len(ANNOUNCE) else None
         self._announce_at = now + (early if early is not None else ANNOUNCE_EVERY)
