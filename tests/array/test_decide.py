@@ -8,7 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everpost.array.decide import DATABASE_WAIT, GRACE, SETTLE, Acquire, Candidate, Hold, Release, View, Wait, decide
+from everpost.array.decide import (
+    AGREEMENT,
+    DATABASE_WAIT,
+    GRACE,
+    SETTLE,
+    Acquire,
+    Candidate,
+    Hold,
+    Release,
+    View,
+    Wait,
+    decide,
+)
 from everpost.model.array import HolderRecord, HolderState, MoveOrder
 
 ONE = Candidate("EX01", 0, gateway=True, databases=2, steady=60.0)
@@ -87,11 +99,16 @@ def replace_epoch(order: MoveOrder, epoch: int) -> MoveOrder:
 @pytest.mark.parametrize("trouble", [{"gateway": False}, {"obstacle": "reaches no service"}])
 def test_trouble_releases_only_to_somebody_without_it(trouble: dict[str, object]) -> None:
     ill = replace(ONE, **trouble)  # type: ignore[arg-type]
-    found = decide(holding(candidates=(ill, TWO)))
+    found = decide(holding(candidates=(ill, TWO), blind=AGREEMENT))
     assert isinstance(found, Release) and found.target == "EX02"
     also_ill = replace(TWO, **trouble)  # type: ignore[arg-type]
-    assert decide(holding(candidates=(ill, also_ill))) == Hold()
-    assert decide(holding(candidates=(ill, replace(TWO, fresh=False)))) == Hold()
+    assert decide(holding(candidates=(ill, also_ill), blind=AGREEMENT)) == Hold()
+    assert decide(holding(candidates=(ill, replace(TWO, fresh=False)), blind=AGREEMENT)) == Hold()
+
+
+def test_a_gateway_that_may_be_silent_for_all_is_no_reason_yet() -> None:
+    blind = replace(ONE, gateway=False)
+    assert decide(holding(candidates=(blind, TWO), blind=AGREEMENT - 0.1)) == Hold()
 
 
 def test_failback_waits_for_its_hold_down_and_is_off_by_default() -> None:
@@ -130,6 +147,7 @@ views = st.builds(
     stranded=st.integers(0, 2),
     order=st.none() | st.builds(MoveOrder, target=names, epoch=st.sampled_from([6, 7])),
     idle=st.floats(0, 20),
+    blind=st.floats(0, 10),
     failback=st.sampled_from([0.0, 10.0]),
     configured=st.booleans(),
 )

@@ -15,6 +15,9 @@ GRACE = 0.5
 """Seconds that a server waits for each one that is the better place for the address, before it acquires it itself."""
 SETTLE = 2.0
 """Seconds after an array was made until it is first acquired: all servers have said by then how they are."""
+AGREEMENT = 3.0
+"""Seconds for which the gateway must have been silent for the holder alone, beyond the time it takes to find out: the
+others notice a gateway that is dead for all a moment later, and say so once a second."""
 DATABASE_WAIT = 10.0
 """Seconds for which databases that still are with the silent holder keep others from taking its address (the field's
 script waits for ever: `peer silent, database not here`)."""
@@ -43,7 +46,8 @@ class Candidate:
 class View:
     """`mine`: the record's instance is this process; `silent`: for how long the holder was silent beyond TAKE, None if
     it is not; `stranded`: databases that are active on the holder, whose server nobody took yet; `idle`: for how
-    long the address could have been acquired; `failback` as configured. `configured`: the array has an address."""
+    long the address could have been acquired; `failback` as configured. `configured`: the array has an address;
+    `blind`: for how long this server knows that the gateway is silent for it."""
 
     me: str
     candidates: tuple[Candidate, ...]
@@ -55,6 +59,7 @@ class View:
     idle: float = 0.0
     failback: float = 0.0
     configured: bool = True
+    blind: float = 0.0
 
     def candidate(self, name: str) -> Candidate | None:
         """By name."""
@@ -126,7 +131,9 @@ def _holding(view: View) -> Action:
 
 _LEAVING: tuple[Callable[[View, Candidate], str], ...] = (
     lambda view, me: me.obstacle and f"{view.me} {me.obstacle}",
-    lambda view, me: f"the gateway is silent for {view.me}" if me.gateway is False else "",
+    lambda view, me: (
+        f"the gateway is silent for {view.me} alone" if me.gateway is False and view.blind >= AGREEMENT else ""
+    ),
 )
 """Reasons to give the address to another server, if there is one that is able; else it is kept: a gateway that nobody
 sees is the gateway's trouble."""

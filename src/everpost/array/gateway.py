@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import struct
+import time
 
 from everpost.array.link import Address
 from everpost.log import fact
@@ -51,6 +52,8 @@ class Gateway:
         self._interval = interval
         self._limit = limit
         self.visible: bool | None = None
+        self.silent_since: float | None = None
+        """CLOCK_BOOTTIME seconds, while it is not visible."""
 
     async def run(self) -> None:
         """Probe until cancelled. Needs CAP_NET_RAW."""
@@ -88,9 +91,10 @@ class Gateway:
     def _conclude(self, heard: bool, silent: int) -> None:
         before = self.visible
         if heard:
-            self.visible = True
+            self.visible, self.silent_since = True, None
         elif silent >= self._limit:
             self.visible = False
+            self.silent_since = self.silent_since or time.clock_gettime(time.CLOCK_BOOTTIME)
         if self.visible is not before and before is not None:
             fact(log, "gateway", level=logging.WARNING, address=str(self.address), visible=self.visible)
 

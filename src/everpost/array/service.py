@@ -241,7 +241,13 @@ class Keeper:
             idle=now - self._idle_since if self._idle_since is not None else 0.0,
             failback=array.failback if array is not None else 0.0,
             configured=array is not None and bool(array.ip),
+            blind=self._blind(array, now),
         )
+
+    def _blind(self, array: ClientAccessArray | None, now: float) -> float:
+        """Beyond the time that the others need to find out for themselves."""
+        since = self._gateway.silent_since if self._gateway is not None else None
+        return now - since - array.limit * array.probe_interval if since is not None and array is not None else 0.0
 
     def _beat_seen(self, now: float) -> float:
         """When the silence became long enough."""

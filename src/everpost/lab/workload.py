@@ -66,6 +66,10 @@ class Workload:
             "knock", "knock", "--host", host, "--ca", str(self._ca), "--user", user, "--password", self._password,
         )  # fmt: skip
 
+    def watch_claims(self, address: str) -> None:
+        """Who claims the address, by ARP on the client's own card."""
+        self._start("arpwatch", "arpwatch", "--link", "mapi", "--address", address)
+
     def sessions(self, server: Server, readers: Sequence[str], drafters: Sequence[str]) -> None:
         """Long-living IMAP sessions on a server."""
         self._start(
