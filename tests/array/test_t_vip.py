@@ -108,7 +108,10 @@ def world() -> Iterator[World]:
         first = o.servers[0]
         first.rows(f"New-Mailbox -Name mira -Alias mira -Database MB01 -Password {PASSWORD}")
         assert first.rows("Get-MailboxDatabase MB01")[0]["RpcClientAccessServer"] == "ex01.contoso.com"
-        first.rows(f"New-ClientAccessArray -Name CASArray -Fqdn casarray.contoso.com -IP {ADDRESS} -Gateway {GATEWAY}")
+        first.rows(
+            f"New-ClientAccessArray -Name CASArray -Fqdn casarray.contoso.com -IP {ADDRESS} -Gateway {GATEWAY}"
+            f" -MailTo {USER} -MailFrom failmon@contoso.com"
+        )
         found = World(o, gateway, client)
         found.held("EX01", 30)
         found.load.watch_claims(ADDRESS)
@@ -185,6 +188,11 @@ def test_T_VIP_1_all_cards_of_the_holder_off(world: World) -> None:
         assert took < 5.0
         [row] = world.o.servers[1].rows("Get-MailboxDatabase MB01 -Status")
         assert row["MountedOnServer"] == "EX02"
+        moved = world.o.servers[1].rows("Get-EverpostEvent -Id 5030 -Newest 50")[-1]
+        assert moved["Properties"]["server"] == "EX02" and moved["Properties"]["server_before"] == "EX01"
+        world.o.wait(
+            lambda: bool(world.o.servers[1].rows("Get-EverpostEvent -Id 5030 -Newest 50")[-1]["Mailed"]), 30, "its mail"
+        )
     finally:
         world.o.servers[0].host.mend()
     world.at_home()

@@ -45,7 +45,8 @@ class Candidate:
 @dataclass(frozen=True)
 class View:
     """`mine`: the record's instance is this process; `silent`: for how long the holder was silent beyond TAKE, None if
-    it is not; `stranded`: databases that are active on the holder, whose server nobody took yet; `idle`: for how
+    it is not; `stranded`: databases that are active on the holder, whose server is silent
+    too and not taken yet; `idle`: for how
     long the address could have been acquired; `failback` as configured. `configured`: the array has an address;
     `blind`: for how long this server knows that the gateway is silent for it."""
 

@@ -100,6 +100,7 @@ class Keeper:
             learn=around.learn,
         )
         self._timers = Timers(around.timing)
+        self._servers = Timers(around.timing)
         self._statements: dict[str, tuple[int, float]] = {}
         self._steady: dict[str, float] = {}
         self._idle_since: float | None = None
@@ -149,6 +150,9 @@ class Keeper:
                 self._timers.forget(self.name)
             else:
                 self._timers.saw(self.name, entry.revision, now)
+        if entry is not None and key.startswith(keys.TENURES):
+            self._servers.saw(key.removeprefix(keys.TENURES), entry.revision, now)
+            return
         prefix = keys.array_statement(self.name, "")
         if entry is not None and key.startswith(prefix):
             self._statements[key.removeprefix(prefix)] = (entry.revision, now)
@@ -225,8 +229,9 @@ class Keeper:
                 silent = 0.0
             elif self._timers.expired(self.name, now):
                 silent = now - self._beat_seen(now)
-                active = self._a.organization.locations.values()
-                stranded = sum(held.active == record.holder for held, _ in active)
+                if self._servers.expired(record.holder, now):
+                    active = self._a.organization.locations.values()
+                    stranded = sum(held.active == record.holder for held, _ in active)
         free = record is None or record.state is HolderState.FREE or silent is not None
         self._idle_since = (self._idle_since or now) if free else None
         names = owners(self._a.organization, array) if array is not None else []

@@ -25,6 +25,11 @@ from everpost.settings import DEFAULT_PATH, ServerSettings, load
 log = logging.getLogger(__name__)
 
 
+FOLLOW_EVERY = 0.2
+"""Seconds between looks which arrays this server's site has."""
+WATCHED = (keys.CONFIG, keys.LOCATIONS, keys.FENCES, keys.TENURES, keys.ARRAYS)
+
+
 class Arrays:
     """One keeper for each array of this server's site."""
 
@@ -35,12 +40,7 @@ class Arrays:
         self.watching = wiring.open_directory(settings)
         self._organization = OrganizationView()
         self._keepers: dict[str, Keeper] = {}
-        self._changed = asyncio.Event()
-        watched = (keys.CONFIG, keys.LOCATIONS, keys.FENCES, keys.ARRAYS)
-        self.caches = [
-            DirectoryCache(self.watching, prefix, on_change=self._on_change, wake=self._changed.set)
-            for prefix in watched
-        ]
+        self.caches = [DirectoryCache(self.watching, prefix, on_change=self._on_change) for prefix in WATCHED]
         self._around = Surroundings(
             me=settings.name,
             directory=self.directory,
@@ -55,8 +55,7 @@ class Arrays:
         )
 
     def _cache(self, key: str) -> DirectoryCache:
-        prefixes = (keys.CONFIG, keys.LOCATIONS, keys.FENCES, keys.ARRAYS)
-        return next(cache for cache, prefix in zip(self.caches, prefixes, strict=True) if key.startswith(prefix))
+        return next(cache for cache, prefix in zip(self.caches, WATCHED, strict=True) if key.startswith(prefix))
 
     def _entry(self, key: str) -> Entry | None:
         return self._cache(key).get(key)
@@ -75,17 +74,12 @@ class Arrays:
             await cache.wait_synced()
         self._remove_leftovers()
         while True:
-            self._changed.clear()
             await self._follow()
             for keeper in self._keepers.values():
                 error = keeper.failed()
                 if error is not None:
                     raise error
-            try:
-                async with asyncio.timeout(1.0):
-                    await self._changed.wait()
-            except TimeoutError:
-                pass
+            await asyncio.sleep(FOLLOW_EVERY)
 
     def _remove_leftovers(self) -> None:
         """What a killed process left: the kernel would end it within a second, but it need not wait."""
@@ -110,8 +104,9 @@ class Arrays:
         for name in wanted - self._keepers.keys():
             keeper = Keeper(name, self._around)
             self._keepers[name] = keeper
-            for entry in self._cache(keys.ARRAYS).list(keys.ARRAYS + name + "/"):
-                keeper.changed(entry.key, entry)
+            for prefix in (keys.ARRAYS + name + "/", keys.TENURES):
+                for entry in self._cache(prefix).list(prefix):
+                    keeper.changed(entry.key, entry)
             keeper.start()
             fact(log, "array begins", array=name, server=self._settings.name)
 
