@@ -54,6 +54,8 @@ def view(*, fqdn: str = "casarray.contoso.com", aliases: tuple[str, ...] = ()) -
 
 
 class OnePassword:
+    serving = True
+
     async def verify(self, password_hash: str | None, password: str) -> bool:
         return password_hash is not None and password == "right"
 
@@ -68,17 +70,25 @@ async def post(tmp_path: Path, free_ports: Callable[[int], list[int]]) -> AsyncI
     signed = authority.sign(tls.requested_key(tls.request(key, "EX01")), "EX01", ["127.0.0.1"])
     tls.save_host(tmp_path, key, signed, authority.pem)
     port, array_port = free_ports(2)
-    web = Autodiscover(view(), OnePassword(), Ports())
+    web = Autodiscover(view(), OnePassword(), Ports(), lambda: OnePassword.serving)
     await web.start("127.0.0.1", port, array_port, tls.server_context(tmp_path))
     context = ssl.create_default_context(cafile=str(tmp_path / "ca.crt"))
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=context)) as session:
 
-        def ask(body: str, user: str = "mira@contoso.com", password: str = "right") -> object:
+        def ask(body: str, user: str = "mira@contoso.com", password: str = "right", path: str = PATH) -> object:
             headers = {"Authorization": f"Basic {base64.b64encode(f'{user}:{password}'.encode()).decode()}"}
-            return session.post(f"https://127.0.0.1:{port}{PATH}", data=body, headers=headers)
+            return session.post(f"https://127.0.0.1:{port}{path}", data=body, headers=headers)
 
         yield ask  # type: ignore[misc]
     await web.stop()
+
+
+async def test_health_is_the_tenure_of_the_host(post: Post, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with post("", path="/healthz") as answer:
+        assert answer.status == 200
+    monkeypatch.setattr(OnePassword, "serving", False)
+    async with post("", path="/healthz") as answer:
+        assert answer.status == 503
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -26,7 +26,7 @@ _CHECKS = {
 _HEAD = """\
 # Written by Everpost for the array {name}; changes are lost.
 global
-    stats socket {socket} mode 600 level admin
+    stats socket "{socket}" mode 600 level admin
     stats timeout 5s
     maxconn 8000
     no strict-limits

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,6 +81,11 @@ def owners(organization: OrganizationView, array: ClientAccessArray) -> list[str
     return [name for name in array.hostname if name in names] if array.hostname else names
 
 
+def _folder_name(array: str) -> str:
+    """Short, as a socket's path is limited, and without spaces."""
+    return re.sub(r"[^A-Za-z0-9.-]", "_", array)[:32]
+
+
 class Keeper:
     """The array `name` on this server."""
 
@@ -87,7 +93,7 @@ class Keeper:
         self.name = name
         self._a = around
         self._links = around.links()
-        self._haproxy = around.balancer(around.folder / name)
+        self._haproxy = around.balancer(around.folder / _folder_name(name))
         self._tenure = Tenure(
             around.directory,
             around.clock,

@@ -41,7 +41,7 @@ async def run(settings: ServerSettings) -> None:
             )
             await listener.start(settings.address, port)
             listeners.append(listener)
-        web = Autodiscover(role.organization, services.passwords, settings.ports)
+        web = Autodiscover(role.organization, services.passwords, settings.ports, role.authority.serving)
         try:
             await web.start(settings.address, settings.ports.https, settings.ports.array_https, context)
         except OSError as error:  # another program has the port: mail goes on without autodiscover

@@ -105,11 +105,13 @@ class Autodiscover:
         organization: OrganizationView,
         passwords: Passwords,
         ports: Ports,
+        serving: Callable[[], bool],
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self._organization = organization
         self._passwords = passwords
         self._ports = ports
+        self._serving = serving
         self._now = now or (lambda: datetime.now(UTC))
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -123,7 +125,7 @@ class Autodiscover:
             app.router.add_get(path, self._outlook)
         for path in ("/mail/config-v1.1.xml", "/.well-known/autoconfig/mail/config-v1.1.xml"):
             app.router.add_get(path, self._thunderbird)
-        app.router.add_get("/healthz", self._health)
+        app.router.add_route("*", "/healthz", self._health)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         factory = self._runner.server
@@ -148,7 +150,8 @@ class Autodiscover:
             await self._runner.cleanup()
 
     async def _health(self, request: web.Request) -> web.Response:
-        return web.Response(text="ok\n")
+        """For other people's balancers: whether this host may answer clients."""
+        return web.Response(text="ok\n") if self._serving() else web.Response(text="no tenure\n", status=503)
 
     async def _outlook(self, request: web.Request) -> web.Response:
         user = await self._authenticated(request.headers.get("Authorization", ""))
