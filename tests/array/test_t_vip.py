@@ -263,6 +263,7 @@ def test_a_killed_process_is_back_at_once(world: World) -> None:
 
 def test_a_planned_move_is_short_and_sessions_are_told(world: World) -> None:
     world.at_home()
+    world.o.wait(lambda: world.times("back")[-1] > max(world.times("told"), default=0.0), 20, "an established session")
     began = boottime()
     world.o.servers[1].rows("Move-ClusterGroup CASArray -Node EX02")
     assert world.holder() == "EX02"
