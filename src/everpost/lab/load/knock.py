@@ -16,6 +16,7 @@ import itertools
 import ssl
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from everpost.lab.load.ledger import Ledger, boottime
@@ -25,8 +26,9 @@ EVERY = 0.01
 PATIENCE = 1.0
 """Seconds for one connection: a later one may be answered before it."""
 TRY = 2.0
-LOGIN_EVERY = 0.2
-SENDERS = 5
+TRY_EVERY = 0.2
+MOST = 60
+"""Tries that wait at a time."""
 PAUSE = 0.1
 
 
@@ -70,18 +72,19 @@ class Knock:
         client.select("INBOX")
         return client
 
-    def login_forever(self) -> None:
-        """Logs in and opens the inbox each LOGIN_EVERY, whatever became of the attempts before: a connection that was
-        begun while the address was away is tried again by the kernel only after a second."""
+    def try_forever(self, what: Callable[[int], None]) -> None:
+        """Does it each TRY_EVERY, whatever became of the tries before: a connection begun while the address was
+        away is tried again by the kernel only after a second."""
         begin = time.monotonic()
-        with ThreadPoolExecutor(int(TRY / LOGIN_EVERY) + 2) as threads:
+        with ThreadPoolExecutor(MOST) as threads:
             for number in itertools.count(1):
                 if self._ledger.stopping():
                     return
-                threads.submit(self._login)
-                time.sleep(max(0.0, begin + number * LOGIN_EVERY - time.monotonic()))
+                threads.submit(what, number)
+                time.sleep(max(0.0, begin + number * TRY_EVERY - time.monotonic()))
 
-    def _login(self) -> None:
+    def _login(self, number: int) -> None:
+        """Logs in and opens the inbox."""
         began = boottime()
         with contextlib.suppress(OSError, imaplib.IMAP4.error):
             client = self._session()
@@ -106,18 +109,11 @@ class Knock:
                     client = None
                 time.sleep(PAUSE / 2)
 
-    def send_forever(self, sender_number: int) -> None:
-        """Sends messages, each until it is taken; one of SENDERS clients that begin at different times."""
-        time.sleep(sender_number * 0.2)
-        sender = Sender(self._ledger, [(self._a.host, self._smtp)])
-        for number in itertools.count(1):
-            identity = f"{self._a.name}-{sender_number}-{number}"
-            raw = f"X-Ledger-Id: {identity}\r\nFrom: <knock@example.org>\r\nSubject: {number}\r\n\r\n.\r\n".encode()
-            while not self._ledger.stopping() and not sender.send(identity, self._a.user, raw):
-                time.sleep(PAUSE / 2)
-            if self._ledger.stopping():
-                return
-            time.sleep(PAUSE * SENDERS)
+    def _send(self, number: int) -> None:
+        """A message on a connection of its own: one that was open waits for the kernel's next repetition, seconds."""
+        identity = f"{self._a.name}-{number}"
+        raw = f"X-Ledger-Id: {identity}\r\nFrom: <knock@example.org>\r\nSubject: {number}\r\n\r\n.\r\n".encode()
+        Sender(self._ledger, [(self._a.host, self._smtp)]).send(identity, self._a.user, raw)
 
 
 def main() -> None:
@@ -126,10 +122,9 @@ def main() -> None:
         parser.add_argument(f"--{name}", required=True)
     parser.add_argument("--ports", default="143,993,25")
     knock = Knock(parser.parse_args())
-    for work in (knock.login_forever, knock.stay_forever):
-        threading.Thread(target=work, daemon=True).start()
-    for number in range(SENDERS):
-        threading.Thread(target=knock.send_forever, args=(number,), daemon=True).start()
+    threading.Thread(target=knock.stay_forever, daemon=True).start()
+    for what in (knock._login, knock._send):
+        threading.Thread(target=knock.try_forever, args=(what,), daemon=True).start()
     asyncio.run(knock.connect_forever())
 
 
