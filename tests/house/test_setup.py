@@ -58,5 +58,10 @@ def test_setup_twice_has_nothing_to_say() -> None:
 
 def test_the_unit_supervises_as_the_unprivileged_user() -> None:
     unit = (ROOT / "packaging/everpost.service").read_text().splitlines()
-    for line in ("User=everpost", "AmbientCapabilities=CAP_NET_BIND_SERVICE", "KillMode=mixed", "Restart=always"):
+    for line in (
+        "User=everpost",
+        "AmbientCapabilities=CAP_NET_BIND_SERVICE CAP_NET_ADMIN CAP_NET_RAW",
+        "KillMode=mixed",
+        "Restart=always",
+    ):
         assert line in unit

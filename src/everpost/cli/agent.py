@@ -29,6 +29,7 @@ from everpost.directory.schema import OrganizationView, decode
 from everpost.directory.tenure import Challengers, Tenure, TenureLost
 from everpost.errors import EverpostError
 from everpost.log import configure, fact
+from everpost.model.array import HolderRecord
 from everpost.model.database import CopyStatus, MailboxDatabase
 from everpost.model.server import Role
 from everpost.model.tenure import FencingRecord, TenureState
@@ -147,6 +148,8 @@ class Agent:
         held = self.organization.locations.get(key.removeprefix(keys.LOCATIONS)) if found is not None else None
         if held is not None and key.startswith(keys.LOCATIONS):
             self.monitor.location_changed(held[0])
+        if found is not None and key.startswith(keys.ARRAYS) and key.endswith("/holder"):
+            self.monitor.array_changed(decode(HolderRecord, found.value))
         if self.challengers is not None:
             self.challengers.on_change(key, found)
 

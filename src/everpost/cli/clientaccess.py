@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 from pathlib import Path
 
 from everpost.cli.role import run_role
+from everpost.clientaccess.autodiscover import Autodiscover
 from everpost.clientaccess.imap import ImapServer
 from everpost.clientaccess.session import Services
 from everpost.clock import SystemClock
 from everpost.directory.passwords import Verifier
-from everpost.log import configure
+from everpost.log import configure, fact
 from everpost.net import tls
-from everpost.net.listen import Listener
+from everpost.net.listen import Listener, ProxiedListener
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
+
+log = logging.getLogger(__name__)
 
 STOP_LIMIT = 3.0
 """Seconds in which commands under way are answered before their clients are told BYE."""
@@ -31,8 +35,20 @@ async def run(settings: ServerSettings) -> None:
             listener = Listener(server.handle, role.authority, context if encrypted else None)
             await listener.start(settings.address, port)
             listeners.append(listener)
+        for port, encrypted in ((settings.ports.array_imap, False), (settings.ports.array_imaps, True)):
+            listener = ProxiedListener(
+                server.handle, role.authority, role.organization.balancers, context if encrypted else None
+            )
+            await listener.start(settings.address, port)
+            listeners.append(listener)
+        web = Autodiscover(role.organization, services.passwords, settings.ports, role.authority.serving)
+        try:
+            await web.start(settings.address, settings.ports.https, settings.ports.array_https, context)
+        except OSError as error:  # another program has the port: mail goes on without autodiscover
+            fact(log, "no autodiscover", level=logging.ERROR, why=str(error))
         await role.stop.wait()
         server.stop()
+        await web.stop()
         await asyncio.gather(*(listener.stop(STOP_LIMIT) for listener in listeners))
 
 

@@ -32,7 +32,7 @@ async def run_role(settings: ServerSettings) -> AsyncIterator[Role]:
     stop = wiring.stop_event()
     directory = wiring.open_directory(settings)
     organization = OrganizationView()
-    page = await _page(settings)
+    page = await shared_page(settings)
     context = tls.client_context(settings.tls_dir)
     authority = RoleAuthority(settings.name, page, organization, context, strict_reads=settings.strict_reads)
     caches = wiring.configuration_cache(directory, organization, authority.wake)
@@ -52,7 +52,7 @@ async def run_role(settings: ServerSettings) -> AsyncIterator[Role]:
         await directory.close()
 
 
-async def _page(settings: ServerSettings) -> SharedPage:
+async def shared_page(settings: ServerSettings) -> SharedPage:
     """The agent makes it; a role that starts first waits."""
     while True:
         try:

@@ -185,6 +185,8 @@ def children(settings: ServerSettings, config: Path) -> list[Child]:
     for role, module in ((Role.CLIENT_ACCESS, "clientaccess"), (Role.HUB_TRANSPORT, "transport")):
         if role in settings.roles:
             found.append(Child(module, _role_argv(f"everpost.cli.{module}", config), folder, stop_limit=10.0))
+    if Role.CLIENT_ACCESS in settings.roles:  # the last one: it stops first, and clients go to another server
+        found.append(Child("array", _role_argv("everpost.cli.array", config), folder, stop_limit=5.0))
     return found
 
 

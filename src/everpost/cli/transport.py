@@ -11,7 +11,7 @@ from everpost.clock import SystemClock
 from everpost.directory.passwords import Verifier
 from everpost.log import configure
 from everpost.net import tls
-from everpost.net.listen import Listener
+from everpost.net.listen import Listener, ProxiedListener
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
 from everpost.transport.receive import Receiver
 from everpost.transport.session import ReceiveSettings, Services
@@ -25,7 +25,11 @@ async def run(settings: ServerSettings) -> None:
     async with run_role(settings) as role:
         context = tls.server_context(settings.tls_dir)
         listeners, receivers = [], []
-        for submission, port in ((False, settings.ports.smtp), (True, settings.ports.submission)):
+        ports = settings.ports
+        for submission, port, array_port in (
+            (False, ports.smtp, ports.array_smtp),
+            (True, ports.submission, ports.array_submission),
+        ):
             services = Services(
                 ReceiveSettings(hostname=settings.name, submission=submission),
                 role.store,
@@ -37,8 +41,10 @@ async def run(settings: ServerSettings) -> None:
             receiver = Receiver(services)
             listener = Listener(receiver.handle, role.authority)
             await listener.start(settings.address, port)
+            proxied = ProxiedListener(receiver.handle, role.authority, role.organization.balancers)
+            await proxied.start(settings.address, array_port)
             receivers.append(receiver)
-            listeners.append(listener)
+            listeners += [listener, proxied]
         await role.stop.wait()
         for receiver in receivers:
             receiver.stop()

@@ -10,6 +10,7 @@ SERVERS = CONFIG + "server/"
 DAGS = CONFIG + "dag/"
 DATABASES = CONFIG + "database/"
 MAINTENANCE = CONFIG + "maintenance/"
+CLIENT_ACCESS_ARRAYS = CONFIG + "array/"
 MAILBOXES = CONFIG + "mailbox/"
 ADDRESSES = CONFIG + "address/"
 LOCATIONS = ROOT + "location/"
@@ -20,6 +21,7 @@ PROGRESS = ROOT + "progress/"
 STATUS = ROOT + "status/"
 TOKENS = ROOT + "token/"
 JOURNAL = ROOT + "journal/"
+ARRAYS = ROOT + "array/"
 
 
 def server(name: str) -> str:
@@ -90,3 +92,33 @@ def token(digest: str) -> str:
 def event(server_name: str, slot: int) -> str:
     """A slot of a server's ring in the journal (`monitoring.catalogue.Event`)."""
     return f"{JOURNAL}{server_name}/{slot:04d}"
+
+
+def client_access_array(name: str) -> str:
+    """An array as configured (`model.array.ClientAccessArray`)."""
+    return CLIENT_ACCESS_ARRAYS + name
+
+
+def array_site(site: str) -> str:
+    """Which array a site has: the guard that it has only one."""
+    return f"{CONFIG}array-site/{site.lower()}"
+
+
+def array_holder(array: str) -> str:
+    """Who holds the array's address (`model.array.HolderRecord`)."""
+    return f"{ARRAYS}{array}/holder"
+
+
+def array_beat(array: str) -> str:
+    """Renewed by the holder (`model.array.Beat`)."""
+    return f"{ARRAYS}{array}/beat"
+
+
+def array_order(array: str) -> str:
+    """An administrator's move (`model.array.MoveOrder`)."""
+    return f"{ARRAYS}{array}/order"
+
+
+def array_statement(array: str, server_name: str) -> str:
+    """What a possible holder says of itself (`model.array.Statement`)."""
+    return f"{ARRAYS}{array}/server/{server_name}"

@@ -38,6 +38,11 @@ class Verifier:
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[bytes, None] = OrderedDict()
         self._slots = asyncio.Semaphore(CONCURRENT)
+        self._under_way: dict[bytes, asyncio.Future[bool]] = {}
+
+    async def _hashed(self, stored: str, password: str) -> bool:
+        async with self._slots:
+            return await asyncio.to_thread(_verify, stored, password)
 
     async def verify(self, password_hash: str | None, password: str) -> bool:
         """Whether the password is right. None (no such user) takes as long as a wrong password."""
@@ -46,8 +51,12 @@ class Verifier:
         if password_hash and digest in self._known:
             self._known.move_to_end(digest)
             return True
-        async with self._slots:
-            right = await asyncio.to_thread(_verify, stored, password)
+        # After a move all connections of a user come at once, with the same password: one hash answers them all.
+        shared = self._under_way.get(digest)
+        if shared is None:
+            shared = self._under_way[digest] = asyncio.ensure_future(self._hashed(stored, password))
+            shared.add_done_callback(lambda _: self._under_way.pop(digest, None))
+        right = await asyncio.shield(shared)
         if not right or not password_hash:
             return False
         self._known[digest] = None

@@ -10,9 +10,10 @@ import msgspec
 
 from everpost.directory import keys
 from everpost.directory.interface import Entry
+from everpost.model.array import ClientAccessArray
 from everpost.model.database import Location, MailboxDatabase
 from everpost.model.recipient import Mailbox
-from everpost.model.server import DatabaseAvailabilityGroup, MaintenanceRecord, Server
+from everpost.model.server import DatabaseAvailabilityGroup, MaintenanceRecord, Role, Server
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -71,6 +72,7 @@ class OrganizationView:
         self.dags: dict[str, DatabaseAvailabilityGroup] = {}
         self.databases: dict[str, MailboxDatabase] = {}
         self.maintenance: dict[str, MaintenanceRecord] = {}
+        self.arrays: dict[str, ClientAccessArray] = {}
         self.locations: dict[str, tuple[Location, int]] = {}
         self.mailboxes: dict[str, Mailbox] = {}
         self._addresses: dict[str, str] = {}
@@ -80,6 +82,7 @@ class OrganizationView:
             (keys.DAGS, self._put_into(self.dags, DatabaseAvailabilityGroup)),
             (keys.DATABASES, self._put_into(self.databases, MailboxDatabase)),
             (keys.MAINTENANCE, self._put_into(self.maintenance, MaintenanceRecord)),
+            (keys.CLIENT_ACCESS_ARRAYS, self._put_into(self.arrays, ClientAccessArray)),
             (keys.LOCATIONS, self._location),
             (keys.MAILBOXES, self._mailbox),
         )
@@ -147,6 +150,14 @@ class OrganizationView:
     def dag_of(self, server: str) -> DatabaseAvailabilityGroup | None:
         """The DAG that has the server as a member."""
         return next((dag for dag in self.dags.values() if server in dag.members), None)
+
+    def array_of(self, site: str) -> ClientAccessArray | None:
+        """The client access array of a site (spec 6.2: one at most)."""
+        return next((array for array in self.arrays.values() if array.site.lower() == site.lower()), None)
+
+    def balancers(self) -> frozenset[str]:
+        """Addresses of the hosts whose balancers may hand on connections."""
+        return frozenset(one.address for one in self.servers.values() if Role.CLIENT_ACCESS in one.roles)
 
     @property
     def mailbox_count(self) -> Mapping[str, int]:

@@ -21,6 +21,7 @@ from typing import Protocol
 
 USER = "everpost"
 PREFIX = "evp"
+CAPABILITIES = "+net_bind_service,+net_admin,+net_raw"
 
 
 class Process:
@@ -142,11 +143,11 @@ class NamespaceHost:
             _run("ip", "-n", self.space, "link", "set", bridge, "up")
 
     def spawn(self, argv: Sequence[str], log: Path, env: Mapping[str, str] | None = None) -> Process:
-        """Inside the namespace, as user `everpost`, who may use the ports below 1024 there."""
+        """Inside the namespace, as user `everpost`, who may use the ports below 1024 and move addresses there."""
         line = [
             "ip", "netns", "exec", self.space,
             "setpriv", f"--reuid={USER}", f"--regid={USER}", "--clear-groups",
-            "--inh-caps=+net_bind_service", "--ambient-caps=+net_bind_service",
+            f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}",
             *argv,
         ]  # fmt: skip
         return _spawn(line, log, env)
@@ -235,7 +236,7 @@ def _remove_space(space: str) -> None:
     subprocess.run(["ip", "netns", "del", space], capture_output=True, timeout=20)
 
 
-LOOPBACK_PORTS = {"smtp": 2525, "submission": 2587, "imap": 1143, "imaps": 1993}
+LOOPBACK_PORTS = {"smtp": 2525, "submission": 2587, "imap": 1143, "imaps": 1993, "https": 8443}
 
 
 class LoopbackHost:

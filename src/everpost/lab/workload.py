@@ -60,6 +60,16 @@ class Workload:
         arguments = ["--hubs", self._hubs([server]), "--to", user, "--rate", str(rate)]
         self._start(f"probe-{server.name}-{database}", "probe", *arguments)
 
+    def knock(self, host: str, user: str) -> None:
+        """Looks at a client access array by its virtual address, as its clients do."""
+        self._start(
+            "knock", "knock", "--host", host, "--ca", str(self._ca), "--user", user, "--password", self._password,
+        )  # fmt: skip
+
+    def watch_claims(self, address: str) -> None:
+        """Who claims the address, by ARP on the client's own card."""
+        self._start("arpwatch", "arpwatch", "--link", "mapi", "--address", address)
+
     def sessions(self, server: Server, readers: Sequence[str], drafters: Sequence[str]) -> None:
         """Long-living IMAP sessions on a server."""
         self._start(

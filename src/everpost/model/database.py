@@ -43,7 +43,8 @@ class CopySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 class MailboxDatabase(msgspec.Struct, frozen=True, kw_only=True):
     """A mailbox database. `number` gives its port and its slot in the shared page; `servers` is ordered by
     activation preference (first = 1); `copies` has the settings of those that are not as all others.
-    `circular_logging` does not change how logs are kept, which is bounded anyway; the rules of spec 2.3 ask for it."""
+    `circular_logging` does not change how logs are kept, which is bounded anyway; the rules of spec 2.3 ask for it.
+    `rpc_client_access_server`: the name that clients are told; "": the array of the site (spec 6.2, P15)."""
 
     name: str
     guid: str
@@ -52,6 +53,7 @@ class MailboxDatabase(msgspec.Struct, frozen=True, kw_only=True):
     dag: str | None = None
     copies: dict[str, CopySettings] = {}
     circular_logging: bool = False
+    rpc_client_access_server: str = ""
 
     def copy(self, server: str) -> CopySettings:
         """The settings of the copy on that server."""

@@ -17,7 +17,8 @@ class Role(enum.StrEnum):
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
-    """TCP ports of a server. PostgreSQL of database number n listens on `postgres + n`."""
+    """TCP ports of a server. PostgreSQL of database number n listens on `postgres + n`. The `array_` ones take
+    connections from the balancers of the client access array only, each begun by a PROXY header."""
 
     agent: int = 64326
     postgres: int = 64328
@@ -27,6 +28,12 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
     submission: int = 587
     imap: int = 143
     imaps: int = 993
+    https: int = 443
+    array_smtp: int = 64310
+    array_submission: int = 64311
+    array_imap: int = 64312
+    array_imaps: int = 64313
+    array_https: int = 64314
 
 
 class MountDial(enum.StrEnum):

@@ -40,18 +40,21 @@ VOTER_BACK = Kind(5011, "VoterBack", Level.INFORMATION)
 WITNESS_FAILED = Kind(5012, "WitnessFailed", Level.ERROR)
 WITNESS_WORKS = Kind(5013, "WitnessWorks", Level.INFORMATION)
 COPY_FAILED = Kind(5020, "DatabaseCopyFailed", Level.WARNING)
+ARRAY_MOVED = Kind(5030, "ClientAccessArrayMoved", Level.WARNING, mail=True)
+ARRAY_OFFLINE = Kind(5031, "ClientAccessArrayOffline", Level.ERROR, mail=True)
 
 KINDS = {
     kind.id: kind
     for kind in (
         SERVER_LOST, REDUNDANCY_RED, REDUNDANCY_GREEN, REDISTRIBUTED, FAILOVER, SWITCHOVER, REMOUNTED, SERVER_BACK,
-        PAM_CHANGED, VOTER_MISSING, VOTER_BACK, WITNESS_FAILED, WITNESS_WORKS, COPY_FAILED,
+        PAM_CHANGED, VOTER_MISSING, VOTER_BACK, WITNESS_FAILED, WITNESS_WORKS, COPY_FAILED, ARRAY_MOVED, ARRAY_OFFLINE,
     )
 }  # fmt: skip
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """One document of the journal. `server` wrote it, as its `sequence`th; `mailed`: the mail was handed to a hub."""
+    """One document of the journal. `server` wrote it, as its `sequence`th; `mailed`: the mail was handed to a hub.
+    `mail_to`, `mail_from`: "" means those of the organisation."""
 
     id: int
     name: str
@@ -63,3 +66,5 @@ class Event(msgspec.Struct, frozen=True, kw_only=True):
     facts: dict[str, str] = {}
     mail: bool = False
     mailed: bool = False
+    mail_to: str = ""
+    mail_from: str = ""

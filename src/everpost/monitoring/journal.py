@@ -52,8 +52,9 @@ class Journal:
         self._waiting: deque[Event] = deque(maxlen=WAITING)
         self._more = asyncio.Event()
 
-    def record(self, kind: Kind, text: str, **facts: object) -> None:
-        """Note an event; it is logged at once and written as soon as the directory takes it. Never blocks."""
+    def record(self, kind: Kind, text: str, *, mail_to: str = "", mail_from: str = "", **facts: object) -> None:
+        """Note an event; it is logged at once and written as soon as the directory takes it. Never blocks. `mail_to`
+        and `mail_from`: for events with a mail, if not those of the organisation."""
         fact(log, text, level=_LEVELS[kind.level], event=kind.id, **facts)
         event = Event(
             id=kind.id,
@@ -65,6 +66,8 @@ class Journal:
             text=text,
             facts={name: str(value) for name, value in facts.items()},
             mail=kind.mail,
+            mail_to=mail_to,
+            mail_from=mail_from,
         )
         self._waiting.append(event)
         self._more.set()

@@ -37,8 +37,8 @@ def compose(event: Event, organization: OrganizationDocument) -> EmailMessage:
     """The mail for an event."""
     message = EmailMessage()
     domain = organization.domain or "localhost"
-    message["From"] = f"Everpost <postmaster@{domain}>"
-    message["To"] = organization.administrator_mail
+    message["From"] = event.mail_from or f"Everpost <postmaster@{domain}>"
+    message["To"] = event.mail_to or organization.administrator_mail
     message["Subject"] = f"{organization.name}: {event.text}"
     message["Message-ID"] = f"<event-{event.server}-{event.sequence}-{int(event.time.timestamp())}@{domain}>"
     message["Date"] = event.time
@@ -88,10 +88,11 @@ class Mailer:
         while True:
             await self._clock.sleep(LOOK_EVERY)
             organization = self._organization()
-            if organization is None or not organization.administrator_mail or not self._responsible():
+            if organization is None or not self._responsible():
                 continue
             for event, entry in read(self._known()):
-                if event.mail and not event.mailed and self._due(event, entry):
+                addressed = bool(event.mail_to or organization.administrator_mail)
+                if event.mail and addressed and not event.mailed and self._due(event, entry):
                     await self._send(event, entry, organization)
 
     def _due(self, event: Event, entry: Entry) -> bool:

@@ -15,6 +15,7 @@ from everpost.directory.interface import Directory, Entry
 from everpost.directory.schema import OrganizationView
 from everpost.errors import EverpostError
 from everpost.model import quorum
+from everpost.model.array import HolderRecord, HolderState
 from everpost.model.database import CopyStatus, Location
 from everpost.model.server import DatabaseAvailabilityGroup
 from everpost.monitoring import catalogue
@@ -64,6 +65,7 @@ class Monitor:
             responsible=self.writes,
         )
         self._movements = Movements()
+        self._array_epochs: dict[str, tuple[int, HolderState]] = {}
         self._voter_alarms = Alarms(VOTER_RED)
         self._witness_alarms = Alarms(0.0)
         self._copy_alarms = Alarms(REDUNDANCY_RED)
@@ -101,6 +103,35 @@ class Monitor:
                 epoch=move.epoch,
                 reason=move.reason,
             )
+
+    def array_changed(self, record: HolderRecord) -> None:
+        """To be told of each holder record of an array, in order. The server that it names writes the event; when a
+        server begins, what it sees first is no news."""
+        known = self._array_epochs.get(record.array)
+        now = (record.epoch, record.state)
+        if known is not None and (now == known or now[0] < known[0]):
+            return
+        self._array_epochs[record.array] = now
+        if record.holder != self.me or (known is None and record.epoch > 1):
+            return
+        array = self.organization.arrays.get(record.array)
+        held = record.state is HolderState.HELD
+        if not held and record.target:
+            return  # a move: its arrival is the event
+        where = f"from {record.before} to {record.holder}" if record.before else f"to {record.holder}"
+        text = f"was moved {where}" if held else f"was given up by {record.holder}"
+        self.journal.record(
+            catalogue.ARRAY_MOVED if held else catalogue.ARRAY_OFFLINE,
+            f"The address of {record.array} {text}: {record.reason}",
+            mail_to=array.mail_to if array is not None else "",
+            mail_from=array.mail_from if array is not None else "",
+            array=record.array,
+            address=array.ip if array is not None else "",
+            server_before=record.before,
+            server=record.holder,
+            epoch=record.epoch,
+            reason=record.reason,
+        )
 
     def _concerns(self, move: Move) -> bool:
         dag = self.organization.dag_of(move.after)

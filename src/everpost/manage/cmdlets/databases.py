@@ -8,6 +8,7 @@ import uuid
 from msgspec.structs import replace
 
 from everpost.directory import keys
+from everpost.directory.arraynames import client_access_name, known_client_access_name
 from everpost.directory.schema import encode
 from everpost.errors import AlreadyExists, Refused, Unavailable
 from everpost.manage import registry
@@ -105,6 +106,7 @@ def _row(context: CommandContext, one: MailboxDatabase) -> Row:
         "ReplicationType": "Remote" if len(one.servers) > 1 else "None",
         "Guid": one.guid,
         "CircularLoggingEnabled": one.circular_logging,
+        "RpcClientAccessServer": client_access_name(context.organization, one),
         "Servers": list(one.servers),
         "ActivationPreference": [f"{server}={place}" for place, server in enumerate(one.servers, 1)],
         "DatabaseCopies": [f"{one.name}\\{server}" for server in one.servers],
@@ -132,15 +134,27 @@ async def remove_mailbox_database(context: CommandContext, identity: str) -> lis
 
 @registry.command("Set-MailboxDatabase")
 async def set_mailbox_database(
-    context: CommandContext, identity: str, circular_logging_enabled: bool | None = None
+    context: CommandContext,
+    identity: str,
+    circular_logging_enabled: bool | None = None,
+    rpc_client_access_server: str | None = None,
 ) -> list[Row]:
-    """Change a database's settings. -CircularLoggingEnabled takes effect at once (spec 2.10)."""
+    """Change a database's settings. -CircularLoggingEnabled takes effect at once (spec 2.10).
+
+    -RpcClientAccessServer is the name that clients of the database are told: the FQDN of a client access array or a
+    client access server; "" follows the array of the site, as every database does from the start (spec 6.2).
+    """
     one = database(context, identity)
-    if circular_logging_enabled is None:
+    if circular_logging_enabled is None and rpc_client_access_server is None:
         raise Refused("Nothing is to be changed.", remedy="Name a setting, such as -CircularLoggingEnabled $true.")
     key = keys.database(one.name)
     before = context.organization.revision(key)
-    after = replace(one, circular_logging=circular_logging_enabled)
+    after = one
+    if circular_logging_enabled is not None:
+        after = replace(after, circular_logging=circular_logging_enabled)
+    if rpc_client_access_server is not None:
+        name = known_client_access_name(context.organization, rpc_client_access_server)
+        after = replace(after, rpc_client_access_server=name)
     await write(context, {key: before}, {key: encode(after)}, what=one.name)
     await seen(context, key, before + 1)
     return []

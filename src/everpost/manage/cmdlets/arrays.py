@@ -1,0 +1,392 @@
+"""Client access arrays (spec 6.2) and their virtual address as a cluster group (spec 6.9)."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from everpost.array import gateway
+from everpost.array.service import members, owners
+from everpost.directory import keys
+from everpost.directory.schema import decode, encode
+from everpost.errors import AlreadyExists, Refused, Unavailable
+from everpost.manage import registry
+from everpost.manage.cmdlets.change import look_up, seen, write
+from everpost.manage.context import CommandContext
+from everpost.manage.render import Row
+from everpost.manage.timespan import seconds as span_seconds
+from everpost.model.array import Affinity, ClientAccessArray, HolderRecord, HolderState, MoveOrder, Statement
+from everpost.model.server import Role
+
+MOVE_LIMIT = 10.0
+"""Seconds that a move waits for the new holder."""
+COLUMNS = ("Name", "Site", "Fqdn", "Members")
+GROUP_COLUMNS = ("Name", "OwnerNode", "State", "IP")
+_FQDN = re.compile(
+    r"(?=.{1,255}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
+)
+
+
+def _array(context: CommandContext, name: str) -> ClientAccessArray:
+    for one in context.organization.arrays.values():
+        if name.lower() in (one.fqdn.lower(), *(alias.lower() for alias in one.aliases)):
+            return one
+    return look_up(context.organization.arrays, name, "client access array", "Get-ClientAccessArray")
+
+
+def _fqdn(text: str) -> str:
+    if not _FQDN.fullmatch(text):
+        raise Refused(f"{text} is not a full host name.", remedy="Name one such as casarray.contoso.com.")
+    return text.lower()
+
+
+def _site(context: CommandContext, name: str) -> str:
+    sites = {one.site.lower(): one.site for one in context.organization.servers.values()}
+    found = sites.get(name.lower())
+    if found is None:
+        raise Refused(f"No server is in the site {name}.", remedy=f"There is {', '.join(sorted(sites.values()))}.")
+    return found
+
+
+def _settings(context: CommandContext, before: ClientAccessArray, given: Mapping[str, Any]) -> ClientAccessArray:
+    """`before` with what was given; refuses what cannot be."""
+    changes = {name: value for name, value in given.items() if value is not None}
+    for name in ("ip", "gateway"):
+        text = str(changes.get(name, ""))
+        if text and gateway.parse(text) is None:
+            raise Refused(f"{text} is not an address.", remedy="Name one such as 10.77.0.50.")
+    for name in ("hostname", "drained"):
+        if name in changes:
+            wanted = tuple(str(one) for one in changes[name] if one)
+            changes[name] = tuple(_member(context, before, one) for one in wanted)
+    if "weights" in changes:
+        changes["weights"] = dict(_weight(context, before, str(one)) for one in changes["weights"] if one)
+    if "limit" in changes and not 1 <= int(str(changes["limit"])) <= 1000:
+        raise Refused("-Limit is a number of probes from 1 to 1000.")
+    if "probe_interval" in changes:
+        changes["probe_interval"] = _seconds("-ProbeInterval", str(changes["probe_interval"]), 0.05, 10.0)
+    if "failback" in changes:
+        changes["failback"] = _seconds("-AutoFailbackDelay", str(changes["failback"]), 0.0, 86400.0)
+    if "affinity" in changes:
+        text = str(changes["affinity"])
+        found = next((one for one in Affinity if one.value.lower() == text.lower()), None)
+        if found is None:
+            raise Refused(f"-Affinity is {', '.join(one.value for one in Affinity)}, not {text}.")
+        changes["affinity"] = found
+    after = msgspec.structs.replace(before, **changes)
+    own = {server.address for server in context.organization.servers.values()}
+    if after.ip in own:
+        raise Refused(f"{after.ip} is the address of a server.", remedy="Name one that nobody has.")
+    clash = next((one for one in context.organization.arrays.values() if after.ip and one.ip == after.ip), None)
+    if clash is not None and clash.name != after.name:
+        raise Refused(f"{after.ip} is the address of {clash.name}.", remedy="Name one that nobody has.")
+    return after
+
+
+def _seconds(name: str, text: str, least: float, most: float) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = span_seconds(text, name)
+    if not least <= value <= most:
+        raise Refused(f"{name} is {least:g} to {most:g} seconds.")
+    return value
+
+
+def _member(context: CommandContext, array: ClientAccessArray, name: str) -> str:
+    server = look_up(context.organization.servers, name, "server", "Get-ExchangeServer")
+    if server.name not in {one.name for one in members(context.organization, array)}:
+        raise Refused(f"{server.name} is not a client access server of the site {array.site}.")
+    return server.name
+
+
+def _weight(context: CommandContext, array: ClientAccessArray, text: str) -> tuple[str, int]:
+    name, _, number = text.partition("=")
+    if not number.isdigit() or not 1 <= int(number) <= 100:
+        raise Refused(f"{text} is not a weight.", remedy="Name a server and a number from 1 to 100, such as EX01=50.")
+    return _member(context, array, name), int(number)
+
+
+@registry.command("New-ClientAccessArray", columns=COLUMNS)
+async def new_client_access_array(
+    context: CommandContext,
+    name: str = "",
+    fqdn: str = "",
+    site: str = "Default-First-Site-Name",
+    ip: str | None = None,
+    gateway: str | None = None,
+    limit: int | None = None,
+    probe_interval: str | None = None,
+    hostname: tuple[str, ...] | None = None,
+    mail_to: str | None = None,
+    mail_from: str | None = None,
+    affinity: str | None = None,
+    auto_failback_delay: str | None = None,
+) -> list[Row]:
+    """Make the one name for the client access servers of a site; there is one array for each site.
+
+    -IP is its virtual address: one server holds it, under quorum, and balances over all of them. -Gateway must answer a
+    server that takes it over; -Limit probes without an answer, one each -ProbeInterval seconds, mean that it is silent.
+    -Hostname names the servers that may hold it, the preferred one first. The mail at each change goes to -MailTo.
+    """
+    if not fqdn:
+        raise Refused("New-ClientAccessArray needs -Fqdn.")
+    full = _fqdn(fqdn)
+    chosen = name or full.partition(".")[0]
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", chosen):
+        raise Refused(f"{chosen!r} cannot name an array.", remedy="At most 64 letters, digits, spaces, _ . and -.")
+    if any(one.lower() == chosen.lower() for one in context.organization.arrays):
+        raise AlreadyExists(f"There is an array named {chosen} already.", remedy="Choose another name.")
+    place = _site(context, site)
+    other = context.organization.array_of(place)
+    if other is not None:
+        raise AlreadyExists(
+            f"The site {place} has the array {other.name} already.", remedy="There is one for each site (spec 6.2)."
+        )
+    bare = ClientAccessArray(name=chosen, fqdn=full, site=place, guid=str(uuid.uuid4()))
+    given: dict[str, Any] = {
+        "ip": ip,
+        "gateway": gateway,
+        "limit": limit,
+        "probe_interval": probe_interval,
+        "hostname": hostname,
+        "mail_to": mail_to,
+        "mail_from": mail_from,
+        "affinity": affinity,
+        "failback": auto_failback_delay,
+    }
+    array = _settings(context, bare, given)
+    key, unique = keys.client_access_array(chosen), keys.array_site(place)
+    await write(context, {key: 0, unique: 0}, {key: encode(array), unique: chosen.encode()}, what=chosen)
+    await seen(context, key)
+    if not ip:
+        context.warning(f"{chosen} has no address yet: Set-ClientAccessArray {chosen} -IP gives it one.")
+    return [await _row(context, array)]
+
+
+@registry.command("Get-ClientAccessArray", columns=COLUMNS)
+async def get_client_access_array(
+    context: CommandContext, identity: str = "", site: str = "", status: bool = False
+) -> list[Row]:
+    """Show client access arrays. -Status adds who holds the address and the balancer's statistics."""
+    found = [_array(context, identity)] if identity else list(context.organization.arrays.values())
+    chosen = [one for one in found if not site or one.site.lower() == site.lower()]
+    return [await _row(context, one, status=status) for one in sorted(chosen, key=lambda one: one.name)]
+
+
+async def _row(context: CommandContext, array: ClientAccessArray, *, status: bool = False) -> Row:
+    row: Row = {
+        "Name": array.name,
+        "Site": array.site,
+        "SiteName": array.site,
+        "Fqdn": array.fqdn,
+        "Members": sorted(one.name for one in members(context.organization, array)),
+        "Identity": array.name,
+        "Guid": array.guid,
+        "Aliases": list(array.aliases),
+        "IP": array.ip or None,
+        "Gateway": array.gateway or None,
+        "Limit": array.limit,
+        "ProbeInterval": array.probe_interval,
+        "Hostname": owners(context.organization, array),
+        "MailTo": array.mail_to or None,
+        "MailFrom": array.mail_from or None,
+        "Affinity": str(array.affinity),
+        "AutoFailbackDelay": array.failback or None,
+        "Drained": list(array.drained),
+        "Weights": [f"{name}={weight}" for name, weight in sorted(array.weights.items())],
+    }
+    if status:
+        holder, _ = await _holder(context, array)
+        said = await _statements(context, array)
+        holds = holder.holder if holder is not None and holder.state is HolderState.HELD else ""
+        row["Holder"] = holds or None
+        row["Epoch"] = holder.epoch if holder is not None else None
+        row["Reason"] = holder.reason if holder is not None else None
+        row["Candidates"] = [
+            f"{name}: {one.obstacle or ('cannot see the gateway' if one.gateway is False else 'ready')}"
+            for name, one in sorted(said.items())
+        ]
+        shown = said.get(holds)
+        row["Services"] = [
+            f"{name} {state} {now} now, {total} in all"
+            for name, (state, now, total) in sorted(shown.services.items() if shown is not None else ())
+        ]
+    return row
+
+
+async def _holder(context: CommandContext, array: ClientAccessArray) -> tuple[HolderRecord | None, int]:
+    entry = await context.directory.get(keys.array_holder(array.name))
+    return (decode(HolderRecord, entry.value), entry.revision) if entry is not None else (None, 0)
+
+
+async def _statements(context: CommandContext, array: ClientAccessArray) -> dict[str, Statement]:
+    entries, _ = await context.directory.list(keys.array_statement(array.name, ""))
+    found = [decode(Statement, entry.value) for entry in entries]
+    return {one.server: one for one in found}
+
+
+@registry.command("Set-ClientAccessArray")
+async def set_client_access_array(
+    context: CommandContext,
+    identity: str,
+    fqdn: str | None = None,
+    ip: str | None = None,
+    gateway: str | None = None,
+    limit: int | None = None,
+    probe_interval: str | None = None,
+    hostname: tuple[str, ...] | None = None,
+    mail_to: str | None = None,
+    mail_from: str | None = None,
+    affinity: str | None = None,
+    auto_failback_delay: str | None = None,
+    drained: tuple[str, ...] | None = None,
+    weights: tuple[str, ...] | None = None,
+) -> list[Row]:
+    """Change an array. A former -Fqdn stays as an alias, so that clients that know it keep working.
+
+    -Drained names the servers that get no new connections (what is open goes on); -Weights EX01=2 says how much more.
+    """
+    array = _array(context, identity)
+    given: dict[str, Any] = {
+        "ip": ip,
+        "gateway": gateway,
+        "limit": limit,
+        "probe_interval": probe_interval,
+        "hostname": hostname,
+        "mail_to": mail_to,
+        "mail_from": mail_from,
+        "affinity": affinity,
+        "failback": auto_failback_delay,
+        "drained": drained,
+        "weights": weights,
+    }
+    if fqdn is None and all(value is None for value in given.values()):
+        raise Refused("Nothing is to be changed.", remedy="Name a setting, such as -IP 10.77.0.50.")
+    after = _settings(context, array, given)
+    if fqdn is not None and _fqdn(fqdn) != array.fqdn:
+        kept = [one for one in (*array.aliases, array.fqdn) if one != _fqdn(fqdn)]
+        after = msgspec.structs.replace(after, fqdn=_fqdn(fqdn), aliases=tuple(dict.fromkeys(kept)))
+    key = keys.client_access_array(array.name)
+    before = context.organization.revision(key)
+    await write(context, {key: before}, {key: encode(after)}, what=array.name)
+    await seen(context, key, before + 1)
+    return []
+
+
+@registry.command("Remove-ClientAccessArray")
+async def remove_client_access_array(context: CommandContext, identity: str) -> list[Row]:
+    """Remove an array; its address is given up. Databases that were set to its name by hand are named as a warning."""
+    array = _array(context, identity)
+    key, unique = keys.client_access_array(array.name), keys.array_site(array.site)
+    before = context.organization.revision(key)
+    await write(context, {key: before}, {key: None, unique: None}, what=array.name)
+    left = [one.name for one in context.organization.databases.values() if one.rpc_client_access_server == array.fqdn]
+    if left:
+        context.warning(f"{', '.join(sorted(left))} still name {array.fqdn} as RpcClientAccessServer.")
+    return []
+
+
+@registry.command("Get-ClusterGroup", columns=GROUP_COLUMNS)
+async def get_cluster_group(context: CommandContext, name: str = "") -> list[Row]:
+    """Show the virtual addresses of the arrays and which server holds each."""
+    found = [_array(context, name)] if name else list(context.organization.arrays.values())
+    rows = []
+    for array in sorted(found, key=lambda one: one.name):
+        holder, _ = await _holder(context, array)
+        held = holder is not None and holder.state is HolderState.HELD
+        rows.append(
+            {
+                "Name": array.name,
+                "OwnerNode": holder.holder if holder is not None and held else None,
+                "State": "Online" if held else "Offline",
+                "IP": array.ip or None,
+                "Epoch": holder.epoch if holder is not None else None,
+                "Reason": holder.reason if holder is not None else None,
+            }
+        )
+    return rows
+
+
+@registry.command("Move-ClusterGroup", columns=GROUP_COLUMNS)
+async def move_cluster_group(context: CommandContext, name: str, node: str = "", what_if: bool = False) -> list[Row]:
+    """Move an array's address to another server; without -Node to the next one that can hold it.
+
+    Clients that are connected are told and connect anew; the address is away for a fraction of a second.
+    """
+    array = _array(context, name)
+    holder, _ = await _holder(context, array)
+    if holder is None or holder.state is not HolderState.HELD:
+        raise Refused(f"Nobody holds the address of {array.name}.", remedy="Get-ClientAccessArray -Status shows why.")
+    said = await _statements(context, array)
+    able = [one for one in owners(context.organization, array) if one in said and not _against(said[one])]
+    if node:
+        target = _member(context, array, node)
+        if target not in owners(context.organization, array):
+            raise Refused(
+                f"{target} may not hold the address.", remedy="Set-ClientAccessArray -Hostname names who may."
+            )
+        if target not in able:
+            why = _against(said[target]) if target in said else "has not said anything yet"
+            raise Refused(f"{target} {why}.", remedy="Name another server, or wait.")
+    else:
+        target = next((one for one in able if one != holder.holder), "")
+        if not target:
+            raise Refused(
+                "No other server can hold the address now.", remedy="Get-ClientAccessArray -Status shows why."
+            )
+    if what_if:
+        return [{"Name": array.name, "OwnerNode": holder.holder, "State": f"would move to {target}", "IP": array.ip}]
+    if target != holder.holder:
+        order = MoveOrder(target=target, epoch=holder.epoch, operator=context.operator)
+        await context.directory.txn({}, {keys.array_order(array.name): encode(order)}, attempt=1.0)
+        await _wait_moved(context, array, target, holder.epoch)
+    return await get_cluster_group(context, array.name)
+
+
+def _against(one: Statement) -> str:
+    return one.obstacle or ("cannot see the gateway" if one.gateway is False else "")
+
+
+async def _wait_moved(context: CommandContext, array: ClientAccessArray, target: str, epoch: int) -> None:
+    end = context.clock.boottime() + MOVE_LIMIT
+    while context.clock.boottime() < end:
+        holder, _ = await _holder(context, array)
+        if holder is not None and holder.epoch > epoch and holder.state is HolderState.HELD:
+            if holder.holder != target:
+                raise Refused(f"{holder.holder} holds the address now: {holder.reason}.")
+            return
+        await context.clock.sleep(0.05)
+    raise Unavailable(
+        f"The address did not reach {target} within {MOVE_LIMIT:.0f} s.", remedy="Get-ClusterGroup shows it."
+    )
+
+
+@registry.command("Get-DnsRecords", positional=0, columns=("Name", "Type", "Data", "Ttl"))
+async def get_dns_records(context: CommandContext) -> list[Row]:
+    """Print the records to enter in a DNS server for the arrays: addresses, mail services (RFC 6186), autodiscover."""
+    rows: list[Row] = []
+    document = context.organization.organization
+    domain = document.domain if document is not None else ""
+    for array in sorted(context.organization.arrays.values(), key=lambda one: one.name):
+        kind = "AAAA" if ":" in array.ip else "A"
+        hubs = any(Role.HUB_TRANSPORT in one.roles for one in members(context.organization, array))
+        if array.ip:
+            rows += [_record(name, kind, array.ip) for name in (array.fqdn, *array.aliases)]
+        if domain:
+            rows.append(_record(f"_imaps._tcp.{domain}", "SRV", f"0 1 993 {array.fqdn}."))
+            rows.append(_record(f"_imap._tcp.{domain}", "SRV", f"10 1 143 {array.fqdn}."))
+            rows.append(_record(f"_autodiscover._tcp.{domain}", "SRV", f"0 0 443 {array.fqdn}."))
+            rows.append(_record(f"autodiscover.{domain}", "CNAME", f"{array.fqdn}."))
+            if hubs:
+                rows.append(_record(f"_submission._tcp.{domain}", "SRV", f"0 1 587 {array.fqdn}."))
+                rows.append(_record(domain, "MX", f"10 {array.fqdn}."))
+    return rows
+
+
+def _record(name: str, kind: str, data: str) -> Row:
+    return {"Name": f"{name}.", "Type": kind, "Data": data, "Ttl": 300}
