@@ -160,8 +160,8 @@ def _run(make: Callable[[], MailPeer], number: int, conditions: Conditions) -> t
     peer.say(
         f"{peer.name} {number}: {run.missing} of {run.acknowledged} messages and {run.flags_missing} of"
         f" {run.flags_acknowledged} flags missing ({run.deliveries_a_second} and {run.flags_a_second} a second were"
-        f" acknowledged, load average {run.load_average}, {run.crashes_before_the_kill} crashes before); {run.missing_after_return} and"
-        f" {run.flags_missing_after_return} after the killed server came back"
+        f" acknowledged, load average {run.load_average}, {run.crashes_before_the_kill} crashes before);"
+        f" {run.missing_after_return} and {run.flags_missing_after_return} after the killed server came back"
     )
     return peer, run
 
