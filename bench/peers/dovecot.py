@@ -127,7 +127,7 @@ class Dovecot(MailPeer):
         super().__init__(lab, say)
         self._version = install(say)
         self._sync_timeout = sync_timeout
-        self.name = "Dovecot" if not sync_timeout else f"Dovecot, replication_sync_timeout={sync_timeout}s"
+        self.name = "Dovecot" if not sync_timeout else f"Dovecot, replication_sync_timeout={sync_timeout}"
         self._hosts = lab.host("DC01", 11), lab.host("DC02", 12)
         self._running: dict[str, Process] = {}
         self._users: list[str] = []
@@ -150,7 +150,7 @@ class Dovecot(MailPeer):
         """Both servers."""
         for host, other in (self._hosts, self._hosts[::-1]):
             (host.root / "users").touch()
-            more = f"  replication_sync_timeout = {self._sync_timeout}s\n" if self._sync_timeout else ""
+            more = f"  replication_sync_timeout = {self._sync_timeout}\n" if self._sync_timeout else ""
             text = _CONFIG.format(
                 root=host.root, address=host.address, other=other.address, user=USER, password=PASSWORD,
                 imap=IMAP, lmtp=LMTP, doveadm=DOVEADM, more=more,
@@ -207,8 +207,18 @@ class Dovecot(MailPeer):
         return not failed
 
     def serves(self) -> None:
-        """It serves all the time; what was on its way when the first died is taken in."""
+        """It serves all the time; what was on its way when the first died is taken in. Raises CommandFailed when a
+        setting was refused: Dovecot notes that in its log only and goes on without it."""
         time.sleep(IN_FLIGHT)
+        for host in self._hosts:
+            for line in (host.root / "dovecot.log").read_text(errors="replace").splitlines():
+                if "Error" in line and "Invalid" in line:
+                    raise CommandFailed(f"{host.name} runs without a setting that it was given: {line}")
+
+    def crashes(self) -> int:
+        """A process that panics is killed by its own signal 6; a replicator that does begins its queue anew."""
+        logs = [(host.root / "dovecot.log").read_text(errors="replace") for host in self._hosts]
+        return sum("killed with signal" in line for log in logs for line in log.splitlines())
 
     def start_first(self) -> None:
         """Its Dovecot again; the mailboxes are then synchronised at once, not when a replicator would."""

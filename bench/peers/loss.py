@@ -50,6 +50,7 @@ class Run:
     missing: int
     flags_missing: int
     load_average: float
+    crashes_before_the_kill: int
     missing_after_return: int = -1
     flags_missing_after_return: int = -1
 
@@ -125,7 +126,7 @@ def _kill(peer: MailPeer, conditions: Conditions) -> Run:
             raise CommandFailed(f"{peer.name}: no mail is taken: {client.facts()[-3:]}")
         time.sleep(0.1)
     time.sleep(conditions.seconds)
-    load = round(os.getloadavg()[0], 1)
+    load, crashes = round(os.getloadavg()[0], 1), peer.crashes()
     kill_everything(peer.hosts[0])
     peer.serves()
     client.stop()
@@ -141,6 +142,7 @@ def _kill(peer: MailPeer, conditions: Conditions) -> Run:
         missing=lost,
         flags_missing=flags_lost,
         load_average=load,
+        crashes_before_the_kill=crashes,
     )
     peer.start_first()
     run.missing_after_return, run.flags_missing_after_return = missing(facts, client.read())
@@ -158,8 +160,8 @@ def _run(make: Callable[[], MailPeer], number: int, conditions: Conditions) -> t
     peer.say(
         f"{peer.name} {number}: {run.missing} of {run.acknowledged} messages and {run.flags_missing} of"
         f" {run.flags_acknowledged} flags missing ({run.deliveries_a_second} and {run.flags_a_second} a second were"
-        f" acknowledged, load average {run.load_average}); {run.missing_after_return} and"
-        f" {run.flags_missing_after_return} after the killed server came back"
+        f" acknowledged, load average {run.load_average}, {run.crashes_before_the_kill} crashes before);"
+        f" {run.missing_after_return} and {run.flags_missing_after_return} after the killed server came back"
     )
     return peer, run
 

@@ -66,6 +66,10 @@ class MailPeer(abc.ABC):
     def serves(self) -> None:
         """After the first was killed: wait until the second answers for all mailboxes."""
 
+    def crashes(self) -> int:
+        """Programs of the system that crashed by themselves so far, by its logs."""
+        return 0
+
     @abc.abstractmethod
     def start_first(self) -> None:
         """The killed server comes back with its disk."""

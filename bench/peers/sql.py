@@ -71,7 +71,7 @@ def table(ours: Result, theirs: Result, name: str) -> list[str]:
         mine, other = (getattr(result, field) for result in (ours, theirs))
         ratio = median(other) / max(median(mine), 0.001)
         lines.append(
-            f"| {title} | {median(mine):.2f} / {max(mine):.2f} | {median(other):.2f} / {max(other):.2f} | {ratio:.1f} |"
+            f"| {title} | {median(mine):.2f} / {max(mine):.2f} | {median(other):.2f} / {max(other):.2f} | {ratio:.{1 if ratio >= 1 else 2}f} |"
         )
     lines.append(
         f"| acknowledged rows missing afterwards | {ours.missing} of {ours.acknowledged}"
