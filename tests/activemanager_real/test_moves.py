@@ -91,6 +91,19 @@ def test_T_AM_7_a_server_that_stops_hands_over_first(world: World) -> None:
     world.whole()
 
 
+def test_a_passive_server_that_stops_leaves_the_sets_first(world: World) -> None:
+    """No commit waits a second for it: it is taken out by its own word, not because somebody waited."""
+    world.home()
+    log = world.first.data / "log" / "agent.log"
+    said = log.stat().st_size
+    world.second.stop()
+    world.o.wait(lambda: not world.first.rows("Get-ExchangeServer EX02", 5.0)[0]["Tenure"], 20, "EX02 gone")
+    assert "a commit waited" not in log.read_text()[said:]
+    world.second.start()
+    world.o.wait_agent(world.second)
+    world.whole()
+
+
 def test_T_AM_4_a_blocked_server_is_skipped_by_a_failover_and_taken_when_named(world: World) -> None:
     world.home()
     world.first.rows("Set-MailboxServer EX02 -DatabaseCopyAutoActivationPolicy Blocked")

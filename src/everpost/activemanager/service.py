@@ -326,6 +326,22 @@ class ActiveManager:
                 name for name in going if (held := self.held(name)) is not None and held.location.active == self.me
             ]
             await self.clock.sleep(0.02)
+        await self._leave_sets(end)
+
+    async def _leave_sets(self, end: float) -> None:
+        """Passive copies say that they go, so that nobody's commit waits a second for what is not coming back."""
+        for name in self._copies:
+            held = self.held(name)
+            if held is None or not any(member.server == self.me for member in held.location.set):
+                continue
+            try:
+                await self.writer.change(
+                    held,
+                    partial(transitions.shrunk, server=self.me, reason=f"{self.me} stops"),
+                    give_up=lambda: self.clock.boottime() > end,
+                )
+            except EverpostError as error:
+                fact(log, "did not leave the set at stop", database=name, why=str(error))
 
     def shut_page(self) -> None:
         """Nothing that was open here counts as open any more, and no role may answer."""
