@@ -70,9 +70,8 @@ def table(ours: Result, theirs: Result, name: str) -> list[str]:
     for title, field in ROWS:
         mine, other = (getattr(result, field) for result in (ours, theirs))
         ratio = median(other) / max(median(mine), 0.001)
-        lines.append(
-            f"| {title} | {median(mine):.2f} / {max(mine):.2f} | {median(other):.2f} / {max(other):.2f} | {ratio:.{1 if ratio >= 1 else 2}f} |"
-        )
+        figures = [f"{median(values):.2f} / {max(values):.2f}" for values in (mine, other)]
+        lines.append(f"| {title} | {figures[0]} | {figures[1]} | {ratio:.{1 if ratio >= 1 else 2}f} |")
     lines.append(
         f"| acknowledged rows missing afterwards | {ours.missing} of {ours.acknowledged}"
         f" | {theirs.missing} of {theirs.acknowledged} | |"
