@@ -167,7 +167,7 @@ class TortureNemesis(Nemesis):
         return self._o.witness.host.mend
 
     def _lose_packets(self, server: Server) -> Heal:
-        return self._drop(server, "numgen random mod 100 < 30")
+        return self._drop(server, 'iifname != "lo" numgen random mod 100 < 30')
 
     # -- disk, clock, processor ----------------------------------------------------------------------------------
 
