@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -81,7 +82,8 @@ def kill_all(server: Server) -> None:
     """A power cut."""
     while pids := [pid for pid in server.host.pids() if processes.alive(pid)]:
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # its parent's death took it along
+                os.kill(pid, signal.SIGKILL)
         time.sleep(0.01)
 
 
