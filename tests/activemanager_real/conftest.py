@@ -56,7 +56,11 @@ class World:
         return healthy and self.o.whole(server)
 
     def home(self) -> None:
-        """Everything back to where it began."""
+        """Everything back to where it began, also after a test that failed with a server down."""
+        for server in self.o.servers:
+            if not server.host.pids():
+                server.start()
+                self.o.wait_agent(server)
         self.whole()
         for name, active in HOME.items():
             self.second.rows(f"Move-ActiveMailboxDatabase {name} -ActivateOnServer {active}")
