@@ -25,7 +25,7 @@ demo:
 
 test:
 	@scripts/setup test
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m tests.halves $(ARGS)
 
 torture:
 	@scripts/setup test

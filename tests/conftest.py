@@ -41,12 +41,27 @@ def _rank(item: pytest.Item) -> int:
     return int(bool(_REAL_PARTS & set(getattr(item, "fixturenames", ()))))
 
 
+def _part(item: pytest.Item) -> str:
+    """Which part of a run in parts it belongs to: each test to exactly one."""
+    if item.path.name == "test_demo.py":
+        return "alone"
+    return "labs" if _rank(item) == 3 else "rest"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--part", choices=("all", "labs", "rest", "alone"), default="all", help="see tests/halves.py")
+
+
 def pytest_configure(config: pytest.Config) -> None:
     config.stash[_SKIPS] = Counter()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     items.sort(key=_rank)
+    wanted = config.getoption("--part")
+    if wanted != "all":
+        config.hook.pytest_deselected(items=[item for item in items if _part(item) != wanted])
+        items[:] = [item for item in items if _part(item) == wanted]
 
 
 class _Account:
