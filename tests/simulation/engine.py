@@ -133,7 +133,7 @@ class SimulatedEngine:
             return Files(present=storage.present, spoilt=storage.spoilt)
         end = storage.shutdown
         if not storage.was_primary:
-            end = None
+            end = storage.flushed_lsn
             if await self.running() is None and await self.alive():
                 positions = await self.standby_positions()
                 end = max(positions.received_lsn, positions.replayed_lsn)
@@ -145,6 +145,7 @@ class SimulatedEngine:
             end_lsn=end,
             mark_token=token,
             mark_nonce=nonce,
+            followed=storage.followed,
         )
 
     async def running(self) -> Token | bool | None:
@@ -173,6 +174,8 @@ class SimulatedEngine:
 
     def _adopt(self, incarnation: str, source: Storage | None) -> None:
         storage = self._storage
+        self._host.world.monitor.files_go(self._host, self._database)
+        storage.followed = None
         if source is None:
             storage.cut(0)
             storage.was_primary, storage.shutdown = False, None
@@ -184,6 +187,7 @@ class SimulatedEngine:
     async def start(self, upstream: Upstream | None) -> None:
         storage = self._storage
         storage.names, storage.admitted, storage.upstream = (), False, upstream
+        self._note_followed(upstream)
         await self._disk()
         await self._warden.ask(lambda: self._host.warden.start(self._database, storage), 2.0)
         while (instance := self._host.instance(self._database)) is None or not instance.accepting:
@@ -207,8 +211,13 @@ class SimulatedEngine:
 
     # -- a passive -----------------------------------------------------------------------------------------------
 
+    def _note_followed(self, upstream: Upstream | None) -> None:
+        if upstream is not None:
+            self._storage.followed = upstream.token
+
     async def follow(self, upstream: Upstream | None) -> None:
         self._storage.upstream = upstream
+        self._note_followed(upstream)
         await self._disk()
         await self._signal(Instance.reload)
         if upstream is not None:

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import asyncpg
+from msgspec.structs import replace
 
 from everpost.databases import config, control, wal
 from everpost.databases.binaries import Binaries
@@ -134,6 +135,10 @@ class PostgresEngine:
             if running is None and await self.alive():
                 positions = await self.standby_positions()
                 end = max(positions.received_lsn, positions.replayed_lsn)
+                timeline = max(timeline, positions.timeline)
+            else:
+                last, end = await self._tools.log_end(self.layout.pgdata)
+                timeline, end = max(timeline, last), max(end, data.min_recovery_lsn)
         return Files(
             present=True,
             was_primary=data.was_primary,
@@ -141,6 +146,7 @@ class PostgresEngine:
             end_lsn=end,
             mark_token=mark.token if mark is not None else None,
             mark_nonce=mark.nonce if mark is not None else "",
+            followed=state.followed,
         )
 
     async def running(self) -> Token | bool | None:
@@ -200,6 +206,7 @@ class PostgresEngine:
         """Always as a standby, whatever the files were (3.6)."""
         self._drop_lines()
         pgdata = self.layout.pgdata
+        self._note_followed(upstream)
         self._configure(upstream)
         for stray in ("promote", "recovery.signal", "postmaster.pid"):
             (pgdata / stray).unlink(missing_ok=True)
@@ -272,8 +279,15 @@ class PostgresEngine:
 
     # -- a passive ----------------------------------------------------------------------------------------------
 
+    def _note_followed(self, upstream: Upstream | None) -> None:
+        """Before the first byte of that history may arrive: a timeline's number alone does not tell whose it is."""
+        state = self.layout.state()
+        if upstream is not None and state.followed != upstream.token:
+            self.layout.save(replace(state, followed=upstream.token))
+
     async def follow(self, upstream: Upstream | None) -> None:
         """Change primary_conninfo; with None, wait until the receiver is gone."""
+        self._note_followed(upstream)
         write_durably(self.layout.conf / "upstream.conf", self._upstream_file(upstream))
         await self._warden.signal(self.database, signal.SIGHUP)
         if upstream is not None:

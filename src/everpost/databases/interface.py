@@ -16,7 +16,8 @@ from everpost.model.database import Opening, Token
 
 class Files(msgspec.Struct, frozen=True, kw_only=True):
     """What a copy's files say of themselves. `end_lsn` None: unknown, as after a crash of an active; `was_primary`:
-    the control file says that it ran, or was shut down, as a primary; `mark_*`: the last promotion begun here."""
+    the control file says that it ran, or was shut down, as a primary; `mark_*`: the last promotion begun here;
+    `followed`: the activation that it last followed, whose history its log may hold, None if that was not noted."""
 
     present: bool
     spoilt: bool = False
@@ -25,6 +26,7 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
     end_lsn: int | None = None
     mark_token: Token | None = None
     mark_nonce: str = ""
+    followed: Token | None = None
 
 
 class Upstream(NamedTuple):

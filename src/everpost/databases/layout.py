@@ -24,7 +24,8 @@ from everpost.model.database import Token
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the files. `spoilt`: a rewind was begun and not ended. `failure`: why the copy suspended itself.
-    `seeded`: the order of the seed they came from. `scrubbed_at`: when all pages were last read, Unix seconds."""
+    `seeded`: the order of the seed they came from. `scrubbed_at`: when all pages were last read, Unix seconds.
+    `followed`: the activation that they last followed, None if they never did."""
 
     incarnation: str = ""
     folder: str = ""
@@ -33,6 +34,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     seeded: str = ""
     scrubbed_at: float = 0.0
+    followed: Token | None = None
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +107,7 @@ class Layout:
         sync_folder(self.root)
         (self.root / "mark.json").unlink(missing_ok=True)
         after = msgspec.structs.replace(state, incarnation=incarnation, folder=final.name, spoilt=False)
-        self.save(msgspec.structs.replace(after, failure=None, seeded=order, scrubbed_at=0.0))
+        self.save(msgspec.structs.replace(after, failure=None, seeded=order, scrubbed_at=0.0, followed=None))
         self.sweep()
 
     def drop(self) -> None:

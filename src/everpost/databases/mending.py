@@ -36,7 +36,7 @@ class Mending:
         await self._tools.rewind(pgdata, info, layout.conf / "postgresql.conf")
         sync_folder(pgdata)
         (layout.root / "mark.json").unlink(missing_ok=True)
-        layout.save(replace(layout.state(), spoilt=False))
+        layout.save(replace(layout.state(), spoilt=False, followed=None))
 
     async def fetch_seed(self, info: str, percent: Callable[[int], None]) -> None:
         """pg_basebackup beside the old files, which live until the swap."""

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import asyncpg
 
-from everpost.databases import config, control, processes
+from everpost.databases import config, control, processes, wal
 from everpost.databases.binaries import Binaries
 from everpost.databases.files import sync_tree
 from everpost.databases.interface import Interrupted
@@ -35,13 +35,13 @@ _SOURCE_LOST = (
 
 
 class Tools:
-    """initdb, pg_basebackup, pg_rewind, pg_controldata; their output goes to the copy's log."""
+    """initdb, pg_basebackup, pg_rewind, pg_controldata, pg_waldump; their output goes to the copy's log."""
 
     def __init__(self, binaries: Binaries, log: Path) -> None:
         self._binaries = binaries
         self._log = log
 
-    async def _run(self, program: str, *arguments: str) -> str:
+    async def _run(self, program: str, *arguments: str, may_fail: bool = False) -> str:
         process = await asyncio.create_subprocess_exec(
             self._binaries.path(program),
             *arguments,
@@ -57,7 +57,7 @@ class Tools:
             process.kill()
             await process.wait()
             raise
-        if process.returncode != 0:
+        if process.returncode != 0 and not may_fail:
             said = errors.decode(errors="replace").strip()
             with self._log.open("a") as log:
                 log.write(f"{program}: {said}\n")
@@ -111,6 +111,20 @@ class Tools:
     async def controldata(self, pgdata: Path) -> control.ControlData:
         """pg_controldata."""
         return control.parse_controldata(await self._run("pg_controldata", "-D", str(pgdata)))
+
+    async def log_end(self, pgdata: Path) -> tuple[int, int]:
+        """The newest timeline of the log that lies there, and where its last whole record ends (pg_waldump, which
+        checks each record); (0, 0) when there is no log."""
+        names = wal.segments(pgdata)
+        for name in reversed(names[-wal.TAIL_SEGMENTS :]):
+            begin = control.format_lsn(wal.segment_lsn(name))
+            timeline = int(name[:8], 16)
+            arguments = ("-p", str(pgdata / "pg_wal"), "-t", str(timeline), "-s", begin)
+            # It ends with an error in any case, as the log ends somewhere.
+            found = wal.end_of_dump(await self._run("pg_waldump", *arguments, may_fail=True))
+            if found is not None:
+                return timeline, found
+        return (int(names[-1][:8], 16), wal.segment_lsn(names[-1])) if names else (0, 0)
 
     async def initdb(self, folder: Path) -> None:
         """A new cluster with 1 MB segments and checksums; fsynced by initdb."""
