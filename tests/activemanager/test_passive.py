@@ -43,6 +43,7 @@ class SmallEngine:
         self.noted: Failure | None = None
         self.seed_errors: list[Exception] = []
         self.order = ""
+        self.cannot_rewind = False
         self.following: Upstream | None = None
 
     async def running(self) -> bool | None:
@@ -77,6 +78,20 @@ class SmallEngine:
     async def adopt_seed(self, order: str) -> None:
         self.diary.append("adopt running" if self.runs else "adopt")
         self.order, self.noted, self.now_files = order, None, Files(present=True, timeline=2)
+
+    async def set_aside(self, left_by: Token, fork_lsn: int | None) -> str:
+        self.diary.append("set aside running" if self.runs else "set aside")
+        return "diverged-1.2"
+
+    async def rewind(self, upstream: Upstream) -> None:
+        self.diary.append("rewind running" if self.runs else "rewind")
+        if self.cannot_rewind:
+            self.now_files = Files(present=True, spoilt=True)
+            raise EverpostError("pg_rewind failed")
+        self.now_files = Files(present=True, timeline=2)
+
+    def diverged(self) -> tuple[str, ...]:
+        return ()
 
     async def drop_files(self) -> None:
         self.diary.append("drop running" if self.runs else "drop")
@@ -216,6 +231,38 @@ async def test_a_quarantined_copy_fails_again_and_is_given_up_by_a_word_only() -
     world.settings = CopySettings(suspended=True, seed=SeedOrder(id="o2", delete_existing=True), resumes=3)
     assert await world.step(8) is CopyState.HEALTHY
     assert "drop" in world.diary and "fetch EX01" in world.diary
+
+
+@pytest.mark.parametrize(
+    ("files", "cannot_rewind", "deeds"),
+    [
+        (SPOILT_BY_LOSS, False, ["set aside", "confirmed out", "rewind"]),
+        (SPOILT_BY_LOSS, True, ["set aside", "confirmed out", "rewind", "fetch EX01", "confirmed out", "adopt"]),
+        # Another timeline of the same number: a rewind would see no difference.
+        (
+            Files(present=True, timeline=2, end_lsn=900, begin_lsn=400),
+            False,
+            ["set aside", "fetch EX01", "confirmed out", "adopt"],
+        ),
+    ],
+)
+async def test_T_CPY_7_by_a_word_the_diverged_log_is_set_aside_and_the_copy_follows_again(
+    files: Files, cannot_rewind: bool, deeds: list[str]
+) -> None:
+    world = World(record(member=False, lossy=True))
+    world.engine.now_files, world.engine.cannot_rewind = files, cannot_rewind
+    world.settings = CopySettings(set_aside=Token(1, 1))  # a word about an earlier loss is none about this one
+    assert await world.step(3) is CopyState.FAILED_AND_SUSPENDED and QUARANTINED in world.error
+    world.diary.clear()
+    world.settings = CopySettings(resumes=1, set_aside=Token(1, 2))
+    for _ in range(12):
+        try:
+            state = await world.step()
+        except EverpostError:
+            continue
+    assert state is CopyState.HEALTHY
+    assert [deed for deed in world.diary if deed not in ("kill", "start")] == deeds
+    assert world.settings == CopySettings(resumes=1)
 
 
 async def test_damage_is_shown_then_healed() -> None:

@@ -145,7 +145,7 @@ class SimulatedEngine:
             end_lsn=end,
             mark_token=token,
             mark_nonce=nonce,
-            followed=storage.followed,
+            begin_lsn=storage.history[-1][1],
         )
 
     async def running(self) -> Token | bool | None:
@@ -175,7 +175,6 @@ class SimulatedEngine:
     def _adopt(self, incarnation: str, source: Storage | None) -> None:
         storage = self._storage
         self._host.world.monitor.files_go(self._host, self._database)
-        storage.followed = None
         if source is None:
             storage.cut(0)
             storage.was_primary, storage.shutdown = False, None
@@ -187,7 +186,6 @@ class SimulatedEngine:
     async def start(self, upstream: Upstream | None) -> None:
         storage = self._storage
         storage.names, storage.admitted, storage.upstream = (), False, upstream
-        self._note_followed(upstream)
         await self._disk()
         await self._warden.ask(lambda: self._host.warden.start(self._database, storage), 2.0)
         while (instance := self._host.instance(self._database)) is None or not instance.accepting:
@@ -211,13 +209,8 @@ class SimulatedEngine:
 
     # -- a passive -----------------------------------------------------------------------------------------------
 
-    def _note_followed(self, upstream: Upstream | None) -> None:
-        if upstream is not None:
-            self._storage.followed = upstream.token
-
     async def follow(self, upstream: Upstream | None) -> None:
         self._storage.upstream = upstream
-        self._note_followed(upstream)
         await self._disk()
         await self._signal(Instance.reload)
         if upstream is not None:
@@ -355,6 +348,12 @@ class SimulatedEngine:
             storage.mark, storage.spoilt = None, False  # pg_rewind: the same timeline, nothing to do
             return
         self._adopt(storage.incarnation, source)
+
+    async def set_aside(self, left_by: Token, fork_lsn: int | None) -> str:
+        raise EverpostError("nobody in this world says so")
+
+    def diverged(self) -> tuple[str, ...]:
+        return ()
 
     async def seed(self, upstream: Upstream) -> None:
         await self.fetch_seed(upstream, lambda percent: None)

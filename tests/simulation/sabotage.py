@@ -119,13 +119,6 @@ def _by_number(files: Files, location: Location, *, honest: Any = relation.relat
     return verdict
 
 
-def _follower_passed_over(files: Files, location: Location, *, honest: Any = relation.relate) -> relation.Verdict:
-    verdict: relation.Verdict = honest(files, location)
-    if verdict.remedy is relation.Remedy.QUARANTINE and not files.was_primary and files.mark_token is None:
-        return relation.Verdict(relation.Remedy.ATTACH, "it was a follower")
-    return verdict
-
-
 def _opened_with_former_set(location: Location, *arguments: Any, honest: Any = transitions.opened) -> Location:
     after: Location = honest(location, *arguments)
     kept: tuple[Member, ...] = tuple(one for one in location.eligible if one.server != location.active)
@@ -172,10 +165,6 @@ FOUND: dict[str, Sabotage] = {
     ),
     "a timeline of the same number after a loss": Sabotage(
         ((passive, "relate", _by_number),), Setting(PAIR, favour=("loss", "administrator", "isolate", "power"))
-    ),
-    "a follower of a history that was given up": Sabotage(
-        ((passive, "relate", _follower_passed_over),),
-        Setting(TRIO, favour=("loss", "administrator", "isolate", "power")),
     ),
     "a status that an older one replaced": Sabotage(
         ((ActiveManager, "_publish_forever", _publish_unseen),),

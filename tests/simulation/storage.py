@@ -44,7 +44,6 @@ class Storage:
         self.names: tuple[str, ...] = ()
         self.admitted = False
         self.upstream: Upstream | None = None
-        self.followed: Token | None = None
         self.wal: list[Record] = []
         self.flushed = 0
         self.history: list[tuple[int, int]] = [(1, BEGIN)]

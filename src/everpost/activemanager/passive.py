@@ -150,7 +150,10 @@ class PassiveDuty:
         verdict = relate(await self._engine.files(), location)
         match verdict.remedy:
             case Remedy.QUARANTINE:
-                return await self._fail(held, verdict.reason, heal=False)
+                word = settings.set_aside
+                if verdict.left_by is None or word is None or word < verdict.left_by:
+                    return await self._fail(held, verdict.reason, heal=False)
+                return await self._resynchronize(held, upstream, verdict)
             case Remedy.REWIND:
                 return await self._rewind(held, upstream, verdict)
             case Remedy.RESEED:
@@ -185,6 +188,26 @@ class PassiveDuty:
         await self._engine.start(upstream)
         self._began_following(upstream)
         return CopyState.RESYNCHRONIZING, ""
+
+    async def _resynchronize(self, held: Held, upstream: Upstream, verdict: Verdict) -> Outcome:
+        """By an administrator's word: what this copy alone has is kept beside, and the copy made to follow again. The
+        word is struck out only afterwards, and is good for no later loss."""
+        if self._announced != verdict:
+            self._announced = verdict
+            return CopyState.RESYNCHRONIZING, ""
+        assert verdict.left_by is not None
+        await self._engine.kill()
+        folder = await self._engine.set_aside(verdict.left_by, verdict.fork_lsn)
+        fact(log, "diverged log set aside", level=logging.WARNING, database=self._database, folder=folder)
+        if verdict.fork_lsn is None:
+            why = f"its history does not allow a rewind; its former files are kept in {folder}"
+            return await self._seed_from_active(held, why)
+        outcome = await self._rewind(held, upstream, verdict)
+        await self._word_done()
+        return outcome
+
+    async def _word_done(self) -> None:
+        await self._host.change_copy(self._database, lambda before: replace(before, set_aside=None))
 
     async def _look(self) -> None:
         try:
@@ -306,6 +329,8 @@ class PassiveDuty:
         self._following = None
         self._seed_failures = 0
         seeding.told(self._database, seed, "seeded")
+        if settings.set_aside is not None:
+            await self._word_done()
         return CopyState.INITIALIZING, ""
 
     async def _seed_broke_off(self, held: Held, seed: Seeding) -> Outcome:
@@ -351,6 +376,7 @@ class PassiveDuty:
             generated_at=self._generated[1] if self._generated is not None else None,
             seed_percent=self._seeding.percent if self._seeding is not None else None,
             seed_source=self._seeding.upstream.server if self._seeding is not None else "",
+            diverged=self._engine.diverged(),
         )
         positions = self._positions
         if positions is None:

@@ -44,19 +44,23 @@ def relate(files: Files, location: Location) -> Verdict:
         return Verdict(Remedy.RESEED, "there are no files yet")
     if files.spoilt:
         return Verdict(Remedy.RESEED, "a rewind or seed of these files was interrupted")
-    timeline, base = files.timeline, files.followed
+    timeline = files.timeline
     if files.mark_token is not None:
         own = [o for o in location.openings if o.token == files.mark_token and o.nonce == files.mark_nonce]
         if not own:
             return _never_recorded(files.mark_token, location)
+        # An opening with loss on a copy that never had our timeline may have begun another one of the same number.
+        newer = [o for o in location.openings if o.token > own[0].token]
+        if any(opening.timeline <= own[0].timeline for opening in newer):
+            why = f"{QUARANTINED}: an activation with loss left its timeline {own[0].timeline} behind"
+            return Verdict(Remedy.QUARANTINE, why, left_by=newer[-1].token)
         timeline = max(timeline, own[0].timeline)
-        base = own[0].token if base is None else max(own[0].token, base)
-    newer = [opening for opening in location.openings if base is not None and opening.token > base]
-    # An opening with loss on a copy that never had our timeline may have begun another one of the same number.
-    if any(opening.timeline <= timeline for opening in newer):
-        why = f"an activation with loss left its timeline {timeline} behind"
-        return Verdict(Remedy.QUARANTINE, f"{QUARANTINED}: {why}", left_by=_newest_loss(newer))
-    later = [opening for opening in location.openings if opening.timeline > timeline or opening in newer]
+    elif files.begin_lsn is not None:
+        # A follower of such a timeline, or of a promotion that was never recorded, which it needs no mark for.
+        same = [opening for opening in location.openings if opening.timeline == timeline]
+        if same and same[-1].begin_lsn != files.begin_lsn:
+            return _same_number(timeline, [o for o in location.openings if o.token >= same[-1].token])
+    later = [opening for opening in location.openings if opening.timeline > timeline]
     if not later:
         return Verdict(Remedy.ATTACH, "it is on the newest timeline")
     begin = min(opening.begin_lsn for opening in later)
@@ -74,6 +78,14 @@ def relate(files: Files, location: Location) -> Verdict:
     return Verdict(Remedy.REWIND, f"it may hold changes behind the beginning of timeline {later[0].timeline}")
 
 
+def _same_number(timeline: int, newer: Sequence[Opening]) -> Verdict:
+    """Another timeline of this number was recorded: a rewind would not see the difference."""
+    if any(opening.lossy for opening in newer):
+        why = f"{QUARANTINED}: its timeline {timeline} is another one than the recorded"
+        return Verdict(Remedy.QUARANTINE, why, left_by=_newest_loss(newer))
+    return Verdict(Remedy.RESEED, f"its timeline {timeline} is another one than the recorded")
+
+
 def _never_recorded(mark: Token, location: Location) -> Verdict:
     """It was complete when it was promoted, and nobody could write to it: nothing is lost with it, unless a later
     opening was on a copy that had less."""
@@ -84,4 +96,4 @@ def _never_recorded(mark: Token, location: Location) -> Verdict:
 
 
 def _newest_loss(openings: Sequence[Opening]) -> Token:
-    return max((opening.token for opening in openings if opening.lossy), default=openings[-1].token)
+    return max(opening.token for opening in openings if opening.lossy)

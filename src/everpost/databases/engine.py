@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import asyncpg
-from msgspec.structs import replace
 
 from everpost.databases import config, control, wal
 from everpost.databases.binaries import Binaries
@@ -146,8 +145,17 @@ class PostgresEngine:
             end_lsn=end,
             mark_token=mark.token if mark is not None else None,
             mark_nonce=mark.nonce if mark is not None else "",
-            followed=state.followed,
+            begin_lsn=self._began(timeline),
         )
+
+    def _began(self, timeline: int) -> int | None:
+        """Where a timeline began, by the history that came with its log; None for the first, or if it is not here."""
+        try:
+            text = (self.layout.pgdata / "pg_wal" / f"{timeline:08X}.history").read_text()
+        except OSError:
+            return None
+        forks = control.parse_history(text)
+        return forks[-1].lsn if forks else None
 
     async def running(self) -> Token | bool | None:
         """By the warden's word."""
@@ -206,7 +214,6 @@ class PostgresEngine:
         """Always as a standby, whatever the files were (3.6)."""
         self._drop_lines()
         pgdata = self.layout.pgdata
-        self._note_followed(upstream)
         self._configure(upstream)
         for stray in ("promote", "recovery.signal", "postmaster.pid"):
             (pgdata / stray).unlink(missing_ok=True)
@@ -279,15 +286,8 @@ class PostgresEngine:
 
     # -- a passive ----------------------------------------------------------------------------------------------
 
-    def _note_followed(self, upstream: Upstream | None) -> None:
-        """Before the first byte of that history may arrive: a timeline's number alone does not tell whose it is."""
-        state = self.layout.state()
-        if upstream is not None and state.followed != upstream.token:
-            self.layout.save(replace(state, followed=upstream.token))
-
     async def follow(self, upstream: Upstream | None) -> None:
         """Change primary_conninfo; with None, wait until the receiver is gone."""
-        self._note_followed(upstream)
         write_durably(self.layout.conf / "upstream.conf", self._upstream_file(upstream))
         await self._warden.signal(self.database, signal.SIGHUP)
         if upstream is not None:
@@ -464,6 +464,15 @@ class PostgresEngine:
         await self._tools.checkpoint_remote(upstream.host, upstream.port, self._tls)
         self._configure(None)
         await self._mending.rewind(info)
+
+    async def set_aside(self, left_by: Token, fork_lsn: int | None) -> str:
+        """A folder beside the files, fsynced before it has its name."""
+        work = self._mending.set_aside
+        return await asyncio.get_running_loop().run_in_executor(None, work, str(left_by), fork_lsn)
+
+    def diverged(self) -> tuple[str, ...]:
+        """By their names."""
+        return tuple(str(path) for path in self.layout.diverged())
 
     async def seed(self, upstream: Upstream) -> None:
         """Fetch, kill, adopt."""

@@ -112,7 +112,7 @@ def segments(pgdata: Path) -> list[str]:
     """Names of the log's files on its newest timeline, oldest first, recycled ones that wait for use left out."""
     found = sorted(path.name for path in (pgdata / "pg_wal").glob("?" * 24) if re.fullmatch("[0-9A-F]{24}", path.name))
     newest = [name for name in found if name[:8] == found[-1][:8]]
-    return [name for name in newest if _begins(pgdata / "pg_wal" / name)]
+    return [name for name in newest if lies_there(pgdata / "pg_wal" / name)]
 
 
 def segment_lsn(name: str) -> int:
@@ -120,7 +120,7 @@ def segment_lsn(name: str) -> int:
     return (int(name[8:16], 16) << 32) + int(name[16:24], 16) * SEGMENT
 
 
-def _begins(path: Path) -> bool:
+def lies_there(path: Path) -> bool:
     """Whether the first page says that it lies there: a recycled file keeps the address of its former life."""
     with path.open("rb") as file:
         header = file.read(LONG_HEADER)

@@ -290,6 +290,7 @@ def _status_row(context: CommandContext, found: MailboxDatabase, server: str) ->
         "ReplayLagTime": timespan.text(settings.replay_lag),
         "TruncationLagTime": timespan.text(settings.truncation_lag),
         "DatabaseSeedStatus": f"{status.seed_percent} % from {status.seed_source}" if seeding else "",
+        "DivergedLogs": ", ".join(status.diverged),
         "SeedingSource": status.seed_source if seeding else "",
     }
 

@@ -22,7 +22,15 @@ from everpost.manage.cmdlets.copies import (
 )
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
-from everpost.model.database import CopySettings, CopyState, LocationState, MailboxDatabase, SeedOrder
+from everpost.model.database import (
+    CopySettings,
+    CopyState,
+    CopyStatus,
+    LocationState,
+    MailboxDatabase,
+    SeedOrder,
+    Token,
+)
 
 LONGEST_COMMENT = 512
 _NOT_FOLLOWING = (CopyState.SUSPENDED, CopyState.FAILED, CopyState.FAILED_AND_SUSPENDED)
@@ -93,15 +101,18 @@ async def suspend_mailbox_database_copy(
 
 @registry.command("Resume-MailboxDatabaseCopy", columns=COLUMNS)
 async def resume_mailbox_database_copy(
-    context: CommandContext, identity: str, replication_only: bool = False
+    context: CommandContext, identity: str, replication_only: bool = False, set_aside_diverged_logs: bool = False
 ) -> list[Row]:
-    """Let a suspended copy follow again; the bar against activation goes too, unless -ReplicationOnly."""
+    """Let a suspended copy follow again; the bar against activation goes too, unless -ReplicationOnly. A copy that an
+    activation with loss left behind follows only with -SetAsideDivergedLogs: what it alone has is kept beside, in the
+    folder that its DivergedLogs then names, and its pages are set back (or it is seeded, where that is impossible)."""
     found, server = _one(context, identity)
     name = f"{found.name}\\{server}"
     settings = found.copy(server)
     _must_not_be_seeding(settings, name)
     status = state_of(context, found, server)
     failed = status is not None and status.state is CopyState.FAILED_AND_SUSPENDED
+    word = _newest_loss(context, found, name, status) if set_aside_diverged_logs else settings.set_aside
     if not settings.suspended and not settings.activation_suspended and not failed:
         context.warning(f"{name} is not suspended.")
         return await get_mailbox_database_copy_status(context, identity=name)
@@ -112,12 +123,28 @@ async def resume_mailbox_database_copy(
         activation_suspended=barred,
         suspend_comment=settings.suspend_comment if barred else "",
         resumes=settings.resumes + 1,
+        set_aside=word,
     )
     await change_copy(context, found, server, after)
     active = context.organization.locations[found.name][0].active
     if (settings.suspended or failed) and server != active:
         await _until_resumed(context, found, server, after.resumes)
+    if set_aside_diverged_logs:
+        await until_state(context, found, server, CopyState.HEALTHY, SEED_WAIT)
+        status = state_of(context, found, server)
+        if status is not None and status.diverged:
+            context.warning(f"What {name} alone had is kept on {server} in {', '.join(status.diverged)}.")
     return await get_mailbox_database_copy_status(context, identity=name)
+
+
+def _newest_loss(context: CommandContext, found: MailboxDatabase, name: str, status: CopyStatus | None) -> Token | None:
+    """The word that -SetAsideDivergedLogs gives: about the losses up to now, and no later one."""
+    losses = [one.token for one in context.organization.locations[found.name][0].openings if one.lossy]
+    if not losses or status is None or QUARANTINED not in status.error:
+        raise Refused(
+            f"{name} has no diverged log.", remedy="Leave -SetAsideDivergedLogs out; see Get-MailboxDatabaseCopyStatus."
+        )
+    return losses[-1]
 
 
 async def _until_resumed(context: CommandContext, found: MailboxDatabase, server: str, resumes: int) -> None:
@@ -128,7 +155,11 @@ async def _until_resumed(context: CommandContext, found: MailboxDatabase, server
         if answered and status is not None and status.state is CopyState.FAILED_AND_SUSPENDED:
             remedy = f"Update-MailboxDatabaseCopy {found.name}\\{server} seeds it anew."
             if QUARANTINED in status.error:
-                remedy = f"Update-MailboxDatabaseCopy {found.name}\\{server} -DeleteExistingFiles gives that mail up."
+                remedy = (
+                    f"Resume-MailboxDatabaseCopy {found.name}\\{server} -SetAsideDivergedLogs keeps that mail's log"
+                    " beside and lets the copy follow again; Update-MailboxDatabaseCopy with -DeleteExistingFiles gives"
+                    " it up."
+                )
             raise Refused(f"{found.name}\\{server} failed again: {status.error}.", remedy=remedy)
         if answered and status is not None and status.state is not CopyState.SUSPENDED:
             return
@@ -172,7 +203,9 @@ async def update_mailbox_database_copy(
         )
     if status is not None and QUARANTINED in status.error and not delete_existing_files:
         raise Refused(
-            f"{name}: {status.error}.", remedy="Save what you need of it; -DeleteExistingFiles then gives it up."
+            f"{name}: {status.error}.",
+            remedy=f"Resume-MailboxDatabaseCopy {name} -SetAsideDivergedLogs keeps its log beside and lets it follow"
+            " again; -DeleteExistingFiles gives it up.",
         )
     _must_not_be_needed(context, found, server)
     source = _source(context, found, server, source_server)
