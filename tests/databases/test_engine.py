@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import asyncpg
@@ -215,7 +217,12 @@ async def test_every_start_is_a_standby_and_auto_conf_is_emptied(hosts: list[Hos
     await engine.kill()
     poison = engine.layout.pgdata / "postgresql.auto.conf"
     poison.write_text("synchronous_standby_names = 'poison'\nport = 1\n")
+    orphan = subprocess.Popen(
+        ["pg_rewind", "-c", "import time; time.sleep(1000)", "-D", str(engine.layout.pgdata)],
+        executable=sys.executable,
+    )
     await engine.start(None)
+    assert orphan.wait(5) == -signal.SIGKILL, "a program of a killed agent would write beside it"
     assert await engine.alive()
     assert await engine.running() is None
     assert (await engine.files()).mark_nonce == "n1"

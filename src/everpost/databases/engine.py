@@ -13,7 +13,7 @@ from pathlib import Path
 
 import asyncpg
 
-from everpost.databases import config, control, wal
+from everpost.databases import config, control, queries, wal
 from everpost.databases.binaries import Binaries
 from everpost.databases.bootstrap import bootstrap
 from everpost.databases.connection import CommitProbe, Line, connect
@@ -43,26 +43,6 @@ KEEP_LOGS = 1024
 CLOSE_LIMIT = 10.0
 POLL = 0.003
 
-_POSITIONS = """
-select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint as flush,
-       pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint as insert,
-       (select coalesce(json_agg(json_build_array(application_name, state,
-               coalesce(pg_wal_lsn_diff(flush_lsn, '0/0'), 0)::bigint,
-               coalesce(pg_wal_lsn_diff(replay_lsn, '0/0'), 0)::bigint)), '[]')::text
-          from pg_stat_replication) as senders,
-       (select coalesce(json_agg(json_build_array(pid, backend_xid::text)), '[]')::text
-          from pg_stat_activity where wait_event = 'SyncRep') as waiters
-"""
-_STANDBY = """
-select coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0'), 0)::bigint as received,
-       coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0'), 0)::bigint as replayed,
-       r.status,
-       -- Without a receiver the log on disk says it; the control file lags behind until the next restartpoint.
-       coalesce(r.received_tli, (select max(('x' || left(name, 8))::bit(32)::int) from pg_ls_waldir()
-                                  where name ~ '^[0-9A-F]{24}$')) as received_tli,
-       pg_wal_lsn_diff(r.latest_end_lsn, '0/0')::bigint as generated
-  from (select 1) one left join pg_stat_wal_receiver r on true
-"""
 _CANCELLED = (b"canceling wait for synchronous replication", b"canceling the wait for synchronous replication")
 
 
@@ -117,10 +97,9 @@ class PostgresEngine:
 
     async def files(self) -> Files:
         """From state.json, mark.json and pg_controldata."""
-        state = self.layout.state()
-        if not state.folder or not (self.layout.pgdata / "PG_VERSION").exists():
+        if not self.layout.state().folder or not (self.layout.pgdata / "PG_VERSION").exists():
             return Files(present=False)
-        if state.spoilt:
+        if self.layout.state().spoilt:
             return Files(present=True, spoilt=True)
         data = await self._tools.controldata(self.layout.pgdata)
         mark = self.layout.mark()
@@ -213,6 +192,7 @@ class PostgresEngine:
     async def start(self, upstream: Upstream | None) -> None:
         """Always as a standby, whatever the files were (3.6)."""
         self._drop_lines()
+        self._tools.end_orphans(self.layout.root)
         pgdata = self.layout.pgdata
         self._configure(upstream)
         for stray in ("promote", "recovery.signal", "postmaster.pid"):
@@ -305,7 +285,7 @@ class PostgresEngine:
 
     async def standby_positions(self) -> StandbyPositions:
         """From pg_stat_wal_receiver and the replay functions."""
-        row = await self._line.row(_STANDBY)
+        row = await self._line.row(queries.STANDBY)
         return StandbyPositions(
             received_lsn=max(row["received"], row["replayed"]),
             replayed_lsn=row["replayed"],
@@ -407,7 +387,7 @@ class PostgresEngine:
 
     async def positions(self) -> Positions:
         """One query."""
-        row = await self._line.row(_POSITIONS)
+        row = await self._line.row(queries.POSITIONS)
         senders = [SenderRow(*fields) for fields in json.loads(row["senders"])]
         waiters: list[str] = []
         for pid, xid in json.loads(row["waiters"]):
@@ -467,8 +447,7 @@ class PostgresEngine:
 
     async def set_aside(self, left_by: Token, fork_lsn: int | None) -> str:
         """A folder beside the files, fsynced before it has its name."""
-        work = self._mending.set_aside
-        return await asyncio.get_running_loop().run_in_executor(None, work, str(left_by), fork_lsn)
+        return await asyncio.to_thread(self._mending.set_aside, str(left_by), fork_lsn)
 
     def diverged(self) -> tuple[str, ...]:
         """By their names."""

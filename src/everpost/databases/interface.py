@@ -194,8 +194,8 @@ class Engine(Protocol):
         """Rewind the files to follow `upstream`; a new incarnation. The instance is stopped before."""
 
     async def set_aside(self, left_by: Token, fork_lsn: int | None) -> str:
-        """Keep what an opening with loss left behind here: the log from the fork on, copied to a folder of its own, and,
-        if a seed instead of a rewind takes their place, the whole files. Returns the folder; nothing else changes."""
+        """Keep what an opening with loss left behind here: the log from the fork on, copied to a folder of its own; if
+        a seed instead of a rewind takes their place, the whole files. Returns the folder; nothing else changes."""
 
     def diverged(self) -> tuple[str, ...]:
         """The folders that were set aside and not yet deleted by anybody."""

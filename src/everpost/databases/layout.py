@@ -4,7 +4,7 @@
                       mark.json       the last promotion that was begun here
                       inc-<id>/       PGDATA of an incarnation
                       seed-<id>/      a seed that is being made beside it
-                      diverged-<token>/  what the opening with loss under that token left behind: log/, and inc-<id>/ after a seed
+                      diverged-<token>/  what the opening with loss under that token left behind: log/, or inc-<id>/
                       conf/           configuration, outside PGDATA: no backup or rewind carries it along
                       log/postgresql.log
 """

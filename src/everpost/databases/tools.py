@@ -50,11 +50,14 @@ class Tools:
             stderr=asyncio.subprocess.PIPE,
             cwd="/",
             env={"LC_ALL": "C", "PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent"},
+            start_new_session=True,
         )
         try:
             output, errors = await process.communicate()
-        except asyncio.CancelledError:
-            process.kill()
+        except BaseException:
+            # pg_rewind and initdb have children that write too.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             raise
         if process.returncode != 0 and not may_fail:
@@ -65,6 +68,12 @@ class Tools:
                 f"{program} failed: {said.splitlines()[-1] if said else process.returncode}", retry=True
             )
         return output.decode(errors="replace")
+
+    @staticmethod
+    def end_orphans(root: Path) -> None:
+        """What an agent that was killed left running below a copy's folder must not write beside what comes next."""
+        if not processes.kill_tools(root):
+            raise EverpostError(f"A program of a former agent still writes below {root}.", retry=True)
 
     async def _watched(self, argv: Sequence[str], line: Callable[[str], None]) -> None:
         """A long run whose lines on standard error are shown to `line` as they come; its output goes nowhere."""
@@ -128,6 +137,7 @@ class Tools:
 
     async def initdb(self, folder: Path) -> None:
         """A new cluster with 1 MB segments and checksums; fsynced by initdb."""
+        self.end_orphans(folder.parent)
         shutil.rmtree(folder, ignore_errors=True)
         await self._run(
             "initdb", "-D", str(folder), "--wal-segsize=1", "-k", "-E", "UTF8", "--locale=C.UTF-8",
@@ -136,7 +146,7 @@ class Tools:
 
     async def basebackup(self, folder: Path, conninfo: str, percent: Callable[[int], None]) -> None:
         """A seed, fsynced. Raises Interrupted if the source was lost on the way."""
-        processes.kill_base_backups(folder.parent)  # of an agent that was killed
+        self.end_orphans(folder.parent)
         shutil.rmtree(folder, ignore_errors=True)
 
         def line(text: str) -> None:
@@ -176,6 +186,7 @@ class Tools:
     async def rewind(self, pgdata: Path, conninfo: str, config_file: Path) -> None:
         """pg_rewind, which first recovers a crashed target by itself; with our settings, as that recovery would
         otherwise throw away the log behind the fork (wal_keep_size)."""
+        self.end_orphans(pgdata.parent)
         await self._run("pg_rewind", "-D", str(pgdata), f"--config-file={config_file}", f"--source-server={conninfo}")
 
     async def checkpoint_remote(self, host: str, port: int, tls: Path) -> None:

@@ -95,17 +95,18 @@ def ends_in_incomplete_record(tail: Tail, begin: int, received: int) -> bool:
     return record_end(begin, length) > received
 
 
+LAST_LINES = 65536
+"""Characters that surely hold a line of pg_waldump."""
 _DUMPED = re.compile(r"len \(rec/tot\):\s*\d+/\s*(\d+),.*?lsn: ([0-9A-F]+/[0-9A-F]+)")
 
 
 def end_of_dump(text: str) -> int | None:
     """Where the last whole record of pg_waldump's output ends; None when it shows none."""
-    last = None
-    for last in _DUMPED.finditer(text):
-        pass
-    if last is None:
+    found = _DUMPED.findall(text[-LAST_LINES:])
+    if not found:
         return None
-    return (record_end(parse_lsn(last[2]), int(last[1])) + 7) & ~7
+    length, begin = found[-1]
+    return (record_end(parse_lsn(begin), int(length)) + 7) & ~7
 
 
 def segments(pgdata: Path) -> list[str]:
