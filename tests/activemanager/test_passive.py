@@ -127,6 +127,7 @@ class World:
     me: str = ME
     scrub_every: float = 1e9
     shown: CopyState | None = None
+    events: list[tuple[bool, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.engine = SmallEngine(self.diary)
@@ -147,6 +148,9 @@ class World:
 
     async def change_copy(self, database: str, change: Callable[[CopySettings], CopySettings]) -> None:
         self.settings = change(self.settings)
+
+    def copy_event(self, database: str, failed: bool, why: str) -> None:
+        self.events.append((failed, why))
 
     def seeding_from_me(self, database: str) -> bool:
         return False
@@ -222,9 +226,13 @@ async def test_a_quarantined_copy_fails_again_and_is_given_up_by_a_word_only() -
     world = World(record(member=False, lossy=True))
     world.engine.now_files = SPOILT_BY_LOSS
     assert await world.step(3) is CopyState.FAILED_AND_SUSPENDED and world.error == QUARANTINED
+    assert world.events == [(True, f"it suspended itself: {QUARANTINED}")], "told once, in each step that it stands"
+    again = PassiveDuty("MB01", world.engine, world)  # type: ignore[arg-type]
+    assert (await again.step(Held(world.location, 1)))[0] is CopyState.FAILED_AND_SUSPENDED
+    assert len(world.events) == 1, "nor told again by an agent that was restarted"
     world.settings = CopySettings(resumes=1)
     assert await world.step(2) is CopyState.FAILED_AND_SUSPENDED and world.engine.noted is not None
-    assert world.engine.noted.resumes == 1
+    assert world.engine.noted.resumes == 1 and len(world.events) == 2
     world.settings = CopySettings(suspended=True, seed=SeedOrder(id="o1"), resumes=2)
     assert await world.step(2) is CopyState.FAILED_AND_SUSPENDED
     assert world.settings.seed is None and not any(deed.startswith(("fetch", "drop")) for deed in world.diary)

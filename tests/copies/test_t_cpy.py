@@ -134,6 +134,9 @@ def test_T_CPY_5_resuming_without_repair_fails_again(world: World) -> None:
     world.shell("Update-MailboxDatabaseCopy MB01\\EX02 -Force -DeleteExistingFiles -BeginSeed")
     world.wait("MB01\\EX02", Status="FailedAndSuspended", Synchronous=False)
     assert "unreadable" in world.copy("MB01\\EX02")["ErrorMessage"]
+    told = "Get-EverpostEvent -Id 5020 -Server EX02 -Database MB01"
+    world.o.wait(lambda: "unreadable" in world.shell(told)[-1]["Message"], 10, "the event of the journal")
+    events = len(world.shell(told))
     failed = len(world.facts("EX02", "copy suspended itself"))
     world.shell("Resume-MailboxDatabaseCopy MB01\\EX02")
     world.o.wait(lambda: len(world.facts("EX02", "copy suspended itself")) > failed, 30, "it fails again")
@@ -141,9 +144,11 @@ def test_T_CPY_5_resuming_without_repair_fails_again(world: World) -> None:
     world.write("EX01", "MB01", 5)
     cause.unlink()
     assert world.copy("MB01\\EX02")["Status"] == "FailedAndSuspended"  # nobody rechecks by himself
+    assert len(world.shell(told)) == events + 1, "each change of the state is told once"
     world.shell("Resume-MailboxDatabaseCopy MB01\\EX02")
     world.wait("MB01\\EX02", Status="Healthy", Synchronous=True, ErrorMessage="")
     world.row_there("EX02", "MB01", 5)
+    assert world.shell("Get-EverpostEvent -Id 5021 -Server EX02 -Database MB01")
 
 
 def test_T_CPY_6_a_lagged_copy_is_no_member_and_is_not_chosen(world: World) -> None:

@@ -139,6 +139,9 @@ class Organisation:
     def holds_tenure(self, server: str) -> bool:
         return server in self.alive
 
+    def record(self, kind: Kind, text: str, **facts: str) -> None:
+        self.events.append((kind.id, text))
+
     def pam(self, dag: str) -> str | None:
         entry: Entry | None = self.memory._entries.get(keys.pam(dag))
         return None if entry is None else decode(PamRecord, entry.value).holder

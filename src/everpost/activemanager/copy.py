@@ -20,6 +20,7 @@ from everpost.activemanager.decide import RESTART
 from everpost.activemanager.passive import PassiveDuty
 from everpost.activemanager.record import Held, LocationWriter, Superseded
 from everpost.activemanager.synchronous import Peers
+from everpost.activemanager.trouble import Trouble
 from everpost.clock import Clock
 from everpost.databases.interface import Engine, Upstream
 from everpost.errors import EverpostError
@@ -77,6 +78,9 @@ class Host(Protocol):
     def shown_state(self, database: str) -> CopyState | None:
         """The state of this server's copy that was last published."""
 
+    def copy_event(self, database: str, failed: bool, why: str) -> None:
+        """Note in the journal that this server's copy failed, or is well again."""
+
     def upstream(self, server: str, database: str, token: Token) -> Upstream | None:
         """Where that server's copy is followed."""
 
@@ -104,6 +108,7 @@ class CopyController:
         self.held: Held | None = None
         self.active: ActiveDuty | None = None
         self._passive = PassiveDuty(database, engine, host)
+        self._trouble = Trouble()
         self.state = CopyState.INITIALIZING
         self.error = ""
 
@@ -149,6 +154,9 @@ class CopyController:
                 fact(log, "copy state out of order", level=logging.ERROR, before=str(self.state), after=str(state))
             fact(log, "copy", level=level, database=self.database, state=str(state), error=error)
         self.state, self.error = state, error
+        change = self._trouble.saw(self._host.clock.boottime(), state)
+        if change is not None:
+            self._host.copy_event(self.database, change, error)
 
     async def _reread(self) -> None:
         try:

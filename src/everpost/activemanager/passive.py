@@ -125,6 +125,7 @@ class PassiveDuty:
         settings = self._host.copy_settings(self._database, self._host.me)
         failure = Failure(reason=reason, resumes=settings.resumes, heal=heal)
         self._engine.fail(failure)
+        self._host.copy_event(self._database, True, f"it suspended itself: {reason}")
         fact(log, "copy suspended itself", level=logging.ERROR, database=self._database, why=reason, heal=heal)
         return await self._failed(held, failure)
 

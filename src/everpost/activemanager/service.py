@@ -97,11 +97,13 @@ class ActiveManager:
         upkeep: Upkeep,
         learn: Callable[[Entry], None] = lambda _: None,
         scrub_every: float = SCRUB_EVERY,
+        copy_event: Callable[[str, bool, str], None] = lambda database, failed, why: None,
     ) -> None:
         self.me = me
         self.clock = clock
         self.peers: Peers = self
         self.scrub_every = scrub_every
+        self.copy_event = copy_event
         self._directory = directory
         self._organization = organization
         self._live = live
