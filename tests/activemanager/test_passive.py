@@ -44,6 +44,8 @@ class SmallEngine:
         self.seed_errors: list[Exception] = []
         self.order = ""
         self.cannot_rewind = False
+        self.free = 100 << 30
+        self.kept: float | None = None
         self.following: Upstream | None = None
 
     async def running(self) -> bool | None:
@@ -93,6 +95,12 @@ class SmallEngine:
     def diverged(self) -> tuple[str, ...]:
         return ()
 
+    def free_space(self) -> int:
+        return self.free
+
+    async def keep_log(self, seconds: float | None) -> None:
+        self.kept = seconds
+
     async def drop_files(self) -> None:
         self.diary.append("drop running" if self.runs else "drop")
         self.now_files = Files(present=False)
@@ -126,6 +134,8 @@ class World:
     now: float = 100.0
     me: str = ME
     scrub_every: float = 1e9
+    lag_low_space: int = 10 << 30
+    good: tuple[int, int] = (2, 2)
     shown: CopyState | None = None
     events: list[tuple[bool, str]] = field(default_factory=list)
 
@@ -148,6 +158,9 @@ class World:
 
     async def change_copy(self, database: str, change: Callable[[CopySettings], CopySettings]) -> None:
         self.settings = change(self.settings)
+
+    def good_copies(self, database: str) -> tuple[int, int]:
+        return self.good
 
     def copy_event(self, database: str, failed: bool, why: str) -> None:
         self.events.append((failed, why))
@@ -306,6 +319,29 @@ async def test_a_seed_of_an_ended_epoch_is_thrown_away() -> None:
     assert "adopt" not in world.diary
     await world.step(3)
     assert world.diary.count("fetch EX01") == 2 and world.diary.count("adopt") == 1
+
+
+async def test_with_little_room_a_lagged_copy_replays_and_keeps_no_log_for_time() -> None:
+    world = World(record(member=False))
+    world.settings = CopySettings(replay_lag=3600.0, truncation_lag=600.0)
+    await world.step(10)
+    assert world.engine.following is not None and world.engine.following.delay == 3600.0
+    assert world.engine.kept == 4200.0, "counted from the replay"
+    world.engine.free = 9 << 30
+    await world.step(10)
+    assert "free on its disk" in world.settings.lag_disabled
+    assert world.settings.kept_out == "", "played down it is a copy like any other"
+    assert world.engine.following.delay == 0.0 and world.engine.kept is None
+    world.engine.free = 14 << 30
+    await world.step(10)
+    assert world.settings.lag_disabled, "not before there is half as much again"
+    world.engine.free = 16 << 30
+    await world.step(10)
+    assert world.settings == CopySettings(replay_lag=3600.0, truncation_lag=600.0)
+    assert world.engine.following.delay == 3600.0
+    world.settings = CopySettings(replay_lag=3600.0, lag_disabled="an administrator says so")
+    await world.step(10)
+    assert world.settings.lag_disabled == "an administrator says so"
 
 
 async def test_a_member_does_not_lag_before_it_is_out_of_the_set() -> None:

@@ -93,7 +93,9 @@ def test_limits_refuse_a_move_and_null_takes_them_away(world: World) -> None:
 
 def test_redistribution_shows_and_moves(world: World) -> None:
     world.whole()
-    rows = world.second.rows("Redistribute-ActiveDatabases -BalanceDbsByActivationPreference -LogEvents -Confirm:$false")
+    rows = world.second.rows(
+        "Redistribute-ActiveDatabases -BalanceDbsByActivationPreference -LogEvents -Confirm:$false"
+    )
     assert [(row["Identity"], row["Target"], row["Status"]) for row in rows] == [("MB01", "EX01", "Succeeded")]
     world.whole()
     rows = world.second.rows("RedistributeActiveDatabases.ps1 -ShowFinalDatabaseDistribution")

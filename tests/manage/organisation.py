@@ -28,6 +28,7 @@ from everpost.model.database import (
 )
 from everpost.model.server import DatabaseAvailabilityGroup, Role, Server
 from everpost.model.tenure import FencingRecord, PamRecord, TenureState
+from everpost.monitoring.catalogue import Kind
 
 DAG = "D"
 cmdlets.load()
@@ -65,6 +66,7 @@ class Organisation:
         self.die_after: int | None = None
         self.writes = 0
         self.warnings: list[str] = []
+        self.events: list[tuple[int, str]] = []
         self.clock = Clock()
         self.voters = [*servers, *(["W"] if len(servers) % 2 == 0 else [])]
         self._first: dict[str, bytes] = {}

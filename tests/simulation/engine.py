@@ -349,6 +349,12 @@ class SimulatedEngine:
             return
         self._adopt(storage.incarnation, source)
 
+    def free_space(self) -> int:
+        return 1 << 40
+
+    async def keep_log(self, seconds: float | None) -> None:
+        return None
+
     async def set_aside(self, left_by: Token, fork_lsn: int | None) -> str:
         raise EverpostError("nobody in this world says so")
 

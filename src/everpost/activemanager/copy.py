@@ -53,6 +53,7 @@ class Host(Protocol):
     writer: LocationWriter
     peers: Peers
     scrub_every: float
+    lag_low_space: int
 
     def held(self, database: str) -> Held | None:
         """The newest location record known."""
@@ -74,6 +75,9 @@ class Host(Protocol):
 
     def seeding_from_me(self, database: str) -> bool:
         """Whether another copy says that it is being seeded from this one."""
+
+    def good_copies(self, database: str) -> tuple[int, int]:
+        """How many copies without a lag of their own could serve, and how many there are."""
 
     def shown_state(self, database: str) -> CopyState | None:
         """The state of this server's copy that was last published."""

@@ -249,6 +249,7 @@ class Agent:
             upkeep=keep_store,
             learn=self._live_cache.learn,
             scrub_every=settings.scrub_days * 86400.0,
+            lag_low_space=int(settings.low_space_gb * 1024**3),
             copy_event=self.monitor.copy_changed,
         )
         group.create_task(self._hold_tenure(page))

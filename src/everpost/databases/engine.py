@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pwd
+import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -30,6 +31,8 @@ from everpost.databases.interface import (
 )
 from everpost.databases.layout import Layout, Mark
 from everpost.databases.mending import Mending
+from everpost.databases.retention import Retention
+from everpost.databases.serverlog import ServerLog
 from everpost.databases.tools import Tools
 from everpost.databases.warden_client import WardenClient
 from everpost.errors import EverpostError, Unavailable
@@ -42,8 +45,6 @@ KEEP_LOGS = 1024
 """Generations (1 MB) that an active keeps for absent and suspended copies, unless the settings say otherwise."""
 CLOSE_LIMIT = 10.0
 POLL = 0.003
-
-_CANCELLED = (b"canceling wait for synchronous replication", b"canceling the wait for synchronous replication")
 
 
 class PostgresEngine:
@@ -80,8 +81,8 @@ class PostgresEngine:
         self._local = Line(self._sockets, port, "postgres")
         self._beat = Line(self._sockets, port, "postgres")
         self._tail: wal.Tail | None = None
-        self._log_read = self._log_begin = self._log_size()
-        self._keep_logs = keep_logs
+        self._log = ServerLog(self.layout.log)
+        self._retention = Retention(self.layout.conf / "keep.conf", keep_logs)
         self._mending = Mending(self.layout, self._tools)
 
     @property
@@ -172,12 +173,13 @@ class PostgresEngine:
             sockets=self._sockets,
             tls=self._tls,
             name=f"{self.database}-{self._server}",
-            keep_logs=self._keep_logs,
         )
         write_durably(conf / "postgresql.conf", text)
         write_durably(conf / "hba.conf", config.hba_file(admitted=False))
         write_durably(conf / "ident.conf", config.ident_file(pwd.getpwuid(os.geteuid()).pw_name))
         write_durably(conf / "names.conf", config.names_file(()))
+        if not (conf / "keep.conf").exists():
+            self._retention.by_number()
         write_durably(conf / "upstream.conf", self._upstream_file(upstream))
 
     def _upstream_file(self, upstream: Upstream | None) -> str:
@@ -207,13 +209,13 @@ class PostgresEngine:
             "-c",
             f"config_file={self.layout.conf}/postgresql.conf",
         ]
-        self._log_read = self._log_begin = self._log_size()
+        self._log.started()
         await self._warden.start(self.database, argv, self.layout.log)
         end = time.monotonic() + START_LIMIT
         while not self._accepts(pgdata):
             if await self.running() is False:
                 raise EverpostError(
-                    f"PostgreSQL of {self.database} did not start: {self._log_tail()}",
+                    f"PostgreSQL of {self.database} did not start: {self._log.tail()}",
                     remedy=f"See {self.layout.log}.",
                 )
             if time.monotonic() > end:
@@ -227,19 +229,6 @@ class PostgresEngine:
         except OSError:
             return False
         return len(lines) >= 8 and lines[7].strip() in ("ready", "standby")
-
-    def _log_size(self) -> int:
-        try:
-            return self.layout.log.stat().st_size
-        except OSError:
-            return 0
-
-    def _log_tail(self) -> str:
-        try:
-            text = self.layout.log.read_bytes()[-1500:].decode(errors="replace")
-        except OSError:
-            return "(no log)"
-        return " | ".join(text.splitlines()[-4:])
 
     def _drop_lines(self) -> None:
         for line in (self._line, self._mail, self._local, self._beat):
@@ -294,6 +283,19 @@ class PostgresEngine:
             known_generated_lsn=row["generated"],
         )
 
+    async def keep_log(self, seconds: float | None) -> None:
+        """By the times at which its files were written."""
+        if seconds is None:
+            changed = self._retention.by_number()
+        else:
+            changed = await asyncio.to_thread(self._retention.by_time, self.layout.pgdata, time.time() - seconds)
+        if changed:
+            await self._warden.signal(self.database, signal.SIGHUP)
+
+    def free_space(self) -> int:
+        """By the file system."""
+        return shutil.disk_usage(self.layout.root).free
+
     async def received(self) -> Received:
         """Where the log ends, with its last segments read for the check after promotion."""
         positions = await self.standby_positions()
@@ -323,6 +325,7 @@ class PostgresEngine:
         """Guarded first; standby.signal is back before anything else is done."""
         await self._warden.guard(self.database, str(token))
         pgdata = self.layout.pgdata
+        self._retention.by_number()  # read with the names: what an active keeps has no lag
         (pgdata / "promote").touch()
         await self._warden.signal(self.database, signal.SIGUSR1)
         end = time.monotonic() + PROMOTE_LIMIT
@@ -427,14 +430,7 @@ class PostgresEngine:
 
     async def waits_were_cancelled(self) -> bool:
         """Reads on in the log from where it stopped."""
-        size = self._log_size()
-        if size <= self._log_read:
-            return False
-        with self.layout.log.open("rb") as log:
-            log.seek(max(self._log_read - 100, 0))
-            text = log.read(size - self._log_read + 100)
-        self._log_read = size
-        return any(words in text for words in _CANCELLED)
+        return self._log.waits_were_cancelled()
 
     # -- mending ------------------------------------------------------------------------------------------------
 
@@ -485,7 +481,7 @@ class PostgresEngine:
 
     def log_is_gone(self) -> bool:
         """By the words of the walreceiver since the start."""
-        return self._mending.log_is_gone(self._log_begin)
+        return self._mending.log_is_gone(self._log.begin)
 
     def scrubbed_at(self) -> float:
         """From state.json."""

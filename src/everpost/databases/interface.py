@@ -141,6 +141,12 @@ class Engine(Protocol):
     async def received(self) -> Received:
         """Where the receiver ended; call after `follow(None)`."""
 
+    async def keep_log(self, seconds: float | None) -> None:
+        """Keep the log that was written in the last `seconds`, besides what every copy keeps; None: that only."""
+
+    def free_space(self) -> int:
+        """Bytes that are free where the files and the log lie."""
+
     async def standby_positions(self) -> StandbyPositions:
         """Queue lengths of a passive."""
 

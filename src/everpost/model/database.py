@@ -31,7 +31,8 @@ class CopySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """What an administrator set for one copy (spec 2.3, 2.5, 2.8). Lags in seconds, at most 14 days. `suspended`: it
     neither copies nor replays; `activation_suspended`: only its automatic activation is blocked. `resumes` counts the
     resumptions: a copy that suspended itself tries again when it grows. `set_aside`: what openings with loss up to
-    this one left behind here may be put aside, so that the copy can follow again; an administrator's word (3.4)."""
+    this one left behind here may be put aside, so that the copy can follow again; an administrator's word (3.4).
+    `lag_disabled`: why `replay_lag` does not count now; who played the copy down says it."""
 
     replay_lag: float = 0.0
     truncation_lag: float = 0.0
@@ -41,6 +42,12 @@ class CopySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     seed: SeedOrder | None = None
     resumes: int = 0
     set_aside: Token | None = None
+    lag_disabled: str = ""
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which the copy's replay is to stay behind now."""
+        return 0.0 if self.lag_disabled else self.replay_lag
 
     @property
     def kept_out(self) -> str:
@@ -49,7 +56,7 @@ class CopySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             return "is to be seeded"
         if self.suspended:
             return "is suspended"
-        return "is a lagged copy" if self.replay_lag > 0 else ""
+        return "is a lagged copy" if self.lag > 0 else ""
 
 
 class MailboxDatabase(msgspec.Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from everpost.activemanager.relation import QUARANTINED
 from everpost.errors import Refused, Unavailable
 from everpost.manage import registry
+from everpost.manage.cmdlets import lagged
 from everpost.manage.cmdlets.change import look_up
 from everpost.manage.cmdlets.copies import (
     COLUMNS,
@@ -71,10 +72,15 @@ def _must_not_be_seeding(settings: CopySettings, name: str) -> None:
 
 @registry.command("Suspend-MailboxDatabaseCopy", columns=COLUMNS)
 async def suspend_mailbox_database_copy(
-    context: CommandContext, identity: str, suspend_comment: str = "", activation_only: bool = False
+    context: CommandContext,
+    identity: str,
+    suspend_comment: str = "",
+    activation_only: bool = False,
+    enable_replay_lag: bool = False,
 ) -> list[Row]:
     """Stop copying and replaying to a passive copy (`MB01\\EX02`); with -ActivationOnly only bar it from automatic
-    activation, which is possible for the active copy too."""
+    activation, which is possible for the active copy too. -EnableReplayLag only lets a lagged copy that was played down
+    fall behind again."""
     found, server = _one(context, identity)
     name = f"{found.name}\\{server}"
     if len(suspend_comment) > LONGEST_COMMENT:
@@ -82,6 +88,9 @@ async def suspend_mailbox_database_copy(
             f"The comment has {len(suspend_comment)} characters.", remedy=f"Use {LONGEST_COMMENT} at the most."
         )
     settings = found.copy(server)
+    if enable_replay_lag:
+        await lagged.lag_again(context, found, server)
+        return await get_mailbox_database_copy_status(context, identity=name)
     comment = suspend_comment or settings.suspend_comment
     if activation_only:
         await change_copy(context, found, server, replace(settings, activation_suspended=True, suspend_comment=comment))
@@ -101,14 +110,24 @@ async def suspend_mailbox_database_copy(
 
 @registry.command("Resume-MailboxDatabaseCopy", columns=COLUMNS)
 async def resume_mailbox_database_copy(
-    context: CommandContext, identity: str, replication_only: bool = False, set_aside_diverged_logs: bool = False
+    context: CommandContext,
+    identity: str,
+    replication_only: bool = False,
+    set_aside_diverged_logs: bool = False,
+    disable_replay_lag: bool = False,
+    disable_replay_lag_reason: str = "",
 ) -> list[Row]:
     """Let a suspended copy follow again; the bar against activation goes too, unless -ReplicationOnly. A copy that an
     activation with loss left behind follows only with -SetAsideDivergedLogs: what it alone has is kept beside, in the
-    folder that its DivergedLogs then names, and its pages are set back (or it is seeded, where that is impossible)."""
+    folder that its DivergedLogs then names, and its pages are set back (or it is seeded, where that is impossible).
+    -DisableReplayLag only plays a lagged copy down: it replays what it has and is a copy like any other, until
+    Suspend-MailboxDatabaseCopy -EnableReplayLag."""
     found, server = _one(context, identity)
     name = f"{found.name}\\{server}"
     settings = found.copy(server)
+    if disable_replay_lag:
+        await lagged.play_down(context, found, server, disable_replay_lag_reason or f"by {context.operator}")
+        return await get_mailbox_database_copy_status(context, identity=name)
     _must_not_be_seeding(settings, name)
     status = state_of(context, found, server)
     failed = status is not None and status.state is CopyState.FAILED_AND_SUSPENDED
