@@ -28,6 +28,8 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     `keep_logs`: how many logs (1 MB) an active copy keeps for copies that are absent or suspended; past them such a
     copy is seeded anew, so that an absent copy cannot fill the disk. `scrub_days`: how often all pages are read.
+    `low_space_gb`: with less than this free on the disk of the databases a lagged copy replays what it has, and copies
+    keep no log for a TruncationLagTime.
     """
 
     name: str
@@ -46,6 +48,7 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     log_format: str = "auto"
     keep_logs: int = 1024
     scrub_days: float = 7.0
+    low_space_gb: float = 10.0
 
     @property
     def tls_dir(self) -> Path:

@@ -43,6 +43,9 @@ class SmallEngine:
         self.noted: Failure | None = None
         self.seed_errors: list[Exception] = []
         self.order = ""
+        self.cannot_rewind = False
+        self.free = 100 << 30
+        self.kept: float | None = None
         self.following: Upstream | None = None
 
     async def running(self) -> bool | None:
@@ -78,6 +81,26 @@ class SmallEngine:
         self.diary.append("adopt running" if self.runs else "adopt")
         self.order, self.noted, self.now_files = order, None, Files(present=True, timeline=2)
 
+    async def set_aside(self, left_by: Token, fork_lsn: int | None) -> str:
+        self.diary.append("set aside running" if self.runs else "set aside")
+        return "diverged-1.2"
+
+    async def rewind(self, upstream: Upstream) -> None:
+        self.diary.append("rewind running" if self.runs else "rewind")
+        if self.cannot_rewind:
+            self.now_files = Files(present=True, spoilt=True)
+            raise EverpostError("pg_rewind failed")
+        self.now_files = Files(present=True, timeline=2)
+
+    def diverged(self) -> tuple[str, ...]:
+        return ()
+
+    def free_space(self) -> int:
+        return self.free
+
+    async def keep_log(self, seconds: float | None) -> None:
+        self.kept = seconds
+
     async def drop_files(self) -> None:
         self.diary.append("drop running" if self.runs else "drop")
         self.now_files = Files(present=False)
@@ -111,7 +134,10 @@ class World:
     now: float = 100.0
     me: str = ME
     scrub_every: float = 1e9
+    lag_low_space: int = 10 << 30
+    good: tuple[int, int] = (2, 2)
     shown: CopyState | None = None
+    events: list[tuple[bool, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.engine = SmallEngine(self.diary)
@@ -132,6 +158,12 @@ class World:
 
     async def change_copy(self, database: str, change: Callable[[CopySettings], CopySettings]) -> None:
         self.settings = change(self.settings)
+
+    def good_copies(self, database: str) -> tuple[int, int]:
+        return self.good
+
+    def copy_event(self, database: str, failed: bool, why: str) -> None:
+        self.events.append((failed, why))
 
     def seeding_from_me(self, database: str) -> bool:
         return False
@@ -207,15 +239,51 @@ async def test_a_quarantined_copy_fails_again_and_is_given_up_by_a_word_only() -
     world = World(record(member=False, lossy=True))
     world.engine.now_files = SPOILT_BY_LOSS
     assert await world.step(3) is CopyState.FAILED_AND_SUSPENDED and world.error == QUARANTINED
+    assert world.events == [(True, f"it suspended itself: {QUARANTINED}")], "told once, in each step that it stands"
+    again = PassiveDuty("MB01", world.engine, world)  # type: ignore[arg-type]
+    assert (await again.step(Held(world.location, 1)))[0] is CopyState.FAILED_AND_SUSPENDED
+    assert len(world.events) == 1, "nor told again by an agent that was restarted"
     world.settings = CopySettings(resumes=1)
     assert await world.step(2) is CopyState.FAILED_AND_SUSPENDED and world.engine.noted is not None
-    assert world.engine.noted.resumes == 1
+    assert world.engine.noted.resumes == 1 and len(world.events) == 2
     world.settings = CopySettings(suspended=True, seed=SeedOrder(id="o1"), resumes=2)
     assert await world.step(2) is CopyState.FAILED_AND_SUSPENDED
     assert world.settings.seed is None and not any(deed.startswith(("fetch", "drop")) for deed in world.diary)
     world.settings = CopySettings(suspended=True, seed=SeedOrder(id="o2", delete_existing=True), resumes=3)
     assert await world.step(8) is CopyState.HEALTHY
     assert "drop" in world.diary and "fetch EX01" in world.diary
+
+
+@pytest.mark.parametrize(
+    ("files", "cannot_rewind", "deeds"),
+    [
+        (SPOILT_BY_LOSS, False, ["set aside", "confirmed out", "rewind"]),
+        (SPOILT_BY_LOSS, True, ["set aside", "confirmed out", "rewind", "fetch EX01", "confirmed out", "adopt"]),
+        # Another timeline of the same number: a rewind would see no difference.
+        (
+            Files(present=True, timeline=2, end_lsn=900, begin_lsn=400),
+            False,
+            ["set aside", "fetch EX01", "confirmed out", "adopt"],
+        ),
+    ],
+)
+async def test_T_CPY_7_by_a_word_the_diverged_log_is_set_aside_and_the_copy_follows_again(
+    files: Files, cannot_rewind: bool, deeds: list[str]
+) -> None:
+    world = World(record(member=False, lossy=True))
+    world.engine.now_files, world.engine.cannot_rewind = files, cannot_rewind
+    world.settings = CopySettings(set_aside=Token(1, 1))  # a word about an earlier loss is none about this one
+    assert await world.step(3) is CopyState.FAILED_AND_SUSPENDED and QUARANTINED in world.error
+    world.diary.clear()
+    world.settings = CopySettings(resumes=1, set_aside=Token(1, 2))
+    for _ in range(12):
+        try:
+            state = await world.step()
+        except EverpostError:
+            continue
+    assert state is CopyState.HEALTHY
+    assert [deed for deed in world.diary if deed not in ("kill", "start")] == deeds
+    assert world.settings == CopySettings(resumes=1)
 
 
 async def test_damage_is_shown_then_healed() -> None:
@@ -251,6 +319,29 @@ async def test_a_seed_of_an_ended_epoch_is_thrown_away() -> None:
     assert "adopt" not in world.diary
     await world.step(3)
     assert world.diary.count("fetch EX01") == 2 and world.diary.count("adopt") == 1
+
+
+async def test_with_little_room_a_lagged_copy_replays_and_keeps_no_log_for_time() -> None:
+    world = World(record(member=False))
+    world.settings = CopySettings(replay_lag=3600.0, truncation_lag=600.0)
+    await world.step(10)
+    assert world.engine.following is not None and world.engine.following.delay == 3600.0
+    assert world.engine.kept == 4200.0, "counted from the replay"
+    world.engine.free = 9 << 30
+    await world.step(10)
+    assert "free on its disk" in world.settings.lag_disabled
+    assert world.settings.kept_out == "", "played down it is a copy like any other"
+    assert world.engine.following.delay == 0.0 and world.engine.kept is None
+    world.engine.free = 14 << 30
+    await world.step(10)
+    assert world.settings.lag_disabled, "not before there is half as much again"
+    world.engine.free = 16 << 30
+    await world.step(10)
+    assert world.settings == CopySettings(replay_lag=3600.0, truncation_lag=600.0)
+    assert world.engine.following.delay == 3600.0
+    world.settings = CopySettings(replay_lag=3600.0, lag_disabled="an administrator says so")
+    await world.step(10)
+    assert world.settings.lag_disabled == "an administrator says so"
 
 
 async def test_a_member_does_not_lag_before_it_is_out_of_the_set() -> None:

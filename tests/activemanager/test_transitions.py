@@ -117,3 +117,32 @@ def test_the_losing_copy_of_a_lossy_activation_is_quarantined() -> None:
     lossy = replace(HISTORY, openings=(OPENING, Opening(Token(1, 5), "EX02", 6, 2000, "n5", lossy=True)))
     files = Files(present=True, timeline=5, was_primary=True, end_lsn=None)
     assert relate(files, lossy).remedy is Remedy.QUARANTINE
+
+
+LOSS = replace(HISTORY, openings=(OPENING, Opening(Token(1, 5), "EX02", 6, 2000, "n5", lossy=True)))
+
+
+@pytest.mark.parametrize(
+    ("files", "remedy"),
+    [
+        # A copy that only followed: the log that it received beyond the fork may hold acknowledged mail too.
+        (Files(present=True, timeline=5, end_lsn=2001), Remedy.QUARANTINE),
+        (Files(present=True, timeline=5, end_lsn=None), Remedy.QUARANTINE),
+        (Files(present=True, timeline=5, end_lsn=2000), Remedy.ATTACH),
+        (Files(present=True, timeline=6, end_lsn=9000, begin_lsn=2000), Remedy.ATTACH),
+        # It followed a timeline 6 that began elsewhere: one of the same number as the recorded.
+        (Files(present=True, timeline=6, end_lsn=9000, begin_lsn=2500), Remedy.QUARANTINE),
+        # Chosen without loss, and dead before its opening was recorded: it was complete, and EX02 was not.
+        (Files(present=True, timeline=6, mark_token=Token(1, 4), mark_nonce="other"), Remedy.QUARANTINE),
+        (Files(present=True, timeline=7, mark_token=Token(1, 6), mark_nonce="n6"), Remedy.RESEED),
+    ],
+)
+def test_what_a_follower_of_a_lost_history_may_have_is_quarantined(files: Files, remedy: Remedy) -> None:
+    verdict = relate(files, LOSS)
+    assert verdict.remedy is remedy
+    assert (verdict.left_by == Token(1, 5)) == (remedy is Remedy.QUARANTINE)
+
+
+def test_a_follower_of_a_promotion_that_was_never_recorded_is_seeded_anew() -> None:
+    files = Files(present=True, timeline=6, end_lsn=9000, begin_lsn=1990)
+    assert relate(files, HISTORY).remedy is Remedy.RESEED

@@ -93,9 +93,12 @@ def test_limits_refuse_a_move_and_null_takes_them_away(world: World) -> None:
 
 def test_redistribution_shows_and_moves(world: World) -> None:
     world.whole()
-    rows = world.second.rows("Redistribute-ActiveDatabases -BalanceDbsByActivationPreference -Confirm:$false")
+    rows = world.second.rows(
+        "Redistribute-ActiveDatabases -BalanceDbsByActivationPreference -LogEvents -Confirm:$false"
+    )
     assert [(row["Identity"], row["Target"], row["Status"]) for row in rows] == [("MB01", "EX01", "Succeeded")]
     world.whole()
     rows = world.second.rows("RedistributeActiveDatabases.ps1 -ShowFinalDatabaseDistribution")
     assert [(row["ServerName"], row["TotalDbs"], row["ActiveDbs"]) for row in rows] == [("EX01", 2, 1), ("EX02", 2, 1)]
     assert rows[0]["PreferenceCountList"] == [1, 1]
+    world.o.wait(lambda: len(world.first.rows("Get-EverpostEvent -Id 4115")) == 1, 10, "the event of the journal")

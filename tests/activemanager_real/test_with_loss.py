@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from hashlib import md5
 
 import pytest
 
@@ -59,6 +60,32 @@ def test_T_AM_2_what_may_be_lost_is_named_accepted_and_recorded_and_what_returns
     world.o.wait(lambda: world.o.status(second)[name]["Status"] == "FailedAndSuspended", 60, "the losing copy kept")
     assert "acknowledged mail" in world.o.status(second)[name]["ErrorMessage"]
     assert sql(second, 0, "select 1") == "1"
+
+
+def test_T_CPY_7_the_losing_copy_follows_again_by_a_word_and_what_it_alone_had_is_kept(world: World) -> None:
+    """Goes on where the test before ended: MB01 is open on EX02, and EX01 holds nine generations that it lacks."""
+    first, second, name = world.first, world.second, "MB01\\EX01"
+    if world.o.status(second)[name]["Status"] != "FailedAndSuspended":
+        pytest.fail("there is no losing copy, as the test before failed")
+    with pytest.raises(CommandFailed, match="-SetAsideDivergedLogs"):
+        second.rows(f"Resume-MailboxDatabaseCopy {name}")
+    with pytest.raises(CommandFailed, match="no diverged log"):
+        second.rows("Resume-MailboxDatabaseCopy MB01\\EX02 -SetAsideDivergedLogs")
+    log = first.data / "log" / "agent.log"
+    seen = log.stat().st_size
+    second.rows(f"Resume-MailboxDatabaseCopy {name} -SetAsideDivergedLogs", 120.0)
+    world.o.wait(lambda: world.o.status(second)[name]["Status"] == "Healthy", 90, "the losing copy follows")
+    world.o.wait(lambda: world.o.status(second)[name]["Synchronous"], 90, "and is in the set")
+    [folder] = (first.data / "databases" / "MB01").glob("diverged-*")
+    assert world.o.status(second)[name]["DivergedLogs"] == str(folder)
+    kept = b"".join(path.read_bytes() for path in (folder / "log").glob("[0-9A-F]" * 24))
+    assert len(kept) >> 20 >= 9
+    assert kept.count(md5(b"9500").hexdigest().encode()) >= 30, "a row that only EX01 had can be read there"
+    assert sql(first, 0, "select coalesce(to_regclass('public.filler')::text, '')") == "", "its pages were set back"
+    said = log.read_bytes()[seen:].decode()
+    assert '"rewind"' in said and '"seeding"' not in said, "it was not seeded"
+    second.rows("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01")
+    world.mounted_on("MB01", "EX01", first)
 
 
 def active(world: World, server: Server) -> list[dict[str, object]]:

@@ -25,7 +25,7 @@ class TunedServer(Server):
     def start(self) -> None:
         text = self.config.read_text()
         if "keep_logs" not in text:
-            self.config.write_text(f"keep_logs = {KEEP_LOGS}\nscrub_days = {SCRUB_DAYS}\n" + text)
+            self.config.write_text(f"keep_logs = {KEEP_LOGS}\nscrub_days = {SCRUB_DAYS}\nlow_space_gb = 0.0\n" + text)
         super().start()
 
 

@@ -134,6 +134,9 @@ def test_T_CPY_5_resuming_without_repair_fails_again(world: World) -> None:
     world.shell("Update-MailboxDatabaseCopy MB01\\EX02 -Force -DeleteExistingFiles -BeginSeed")
     world.wait("MB01\\EX02", Status="FailedAndSuspended", Synchronous=False)
     assert "unreadable" in world.copy("MB01\\EX02")["ErrorMessage"]
+    told = "Get-EverpostEvent -Id 5020 -Server EX02 -Database MB01"
+    world.o.wait(lambda: "unreadable" in world.shell(told)[-1]["Message"], 10, "the event of the journal")
+    events = len(world.shell(told))
     failed = len(world.facts("EX02", "copy suspended itself"))
     world.shell("Resume-MailboxDatabaseCopy MB01\\EX02")
     world.o.wait(lambda: len(world.facts("EX02", "copy suspended itself")) > failed, 30, "it fails again")
@@ -141,9 +144,11 @@ def test_T_CPY_5_resuming_without_repair_fails_again(world: World) -> None:
     world.write("EX01", "MB01", 5)
     cause.unlink()
     assert world.copy("MB01\\EX02")["Status"] == "FailedAndSuspended"  # nobody rechecks by himself
+    assert len(world.shell(told)) == events + 1, "each change of the state is told once"
     world.shell("Resume-MailboxDatabaseCopy MB01\\EX02")
     world.wait("MB01\\EX02", Status="Healthy", Synchronous=True, ErrorMessage="")
     world.row_there("EX02", "MB01", 5)
+    assert world.shell("Get-EverpostEvent -Id 5021 -Server EX02 -Database MB01")
 
 
 def test_T_CPY_6_a_lagged_copy_is_no_member_and_is_not_chosen(world: World) -> None:
@@ -165,9 +170,67 @@ def test_T_CPY_6_a_lagged_copy_is_no_member_and_is_not_chosen(world: World) -> N
     world.o.server("EX01").start()
     world.wait("MB01\\EX01", Status="Healthy", Synchronous=True)
     world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01")
+    _activated_after_it_replayed_all(world)
+    _played_down_and_lagging_again(world)
     world.shell("Set-MailboxDatabaseCopy MB01\\EX02 -ReplayLagTime 00:00:00 -ActivationPreference 2")
     world.wait("MB01\\EX02", Status="Healthy", Synchronous=True)
     world.row_there("EX02", "MB01", 6)
+
+
+def _activated_after_it_replayed_all(world: World) -> None:
+    """LAG-7."""
+    assert world.sql("EX02", "MB01", "select count(*) from public.seen where n = 6") == "0"
+    said = world.refused("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX02")
+    assert "lagged" in said and "-SkipLagChecks" in said
+    [row] = world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX02 -SkipLagChecks")
+    assert (row["Status"], row["ActiveServerAtEnd"], row["NumberOfLogsLost"]) == ("Succeeded", "EX02", 0)
+    assert world.sql("EX02", "MB01", "select count(*) from public.seen where n = 6") == "1"
+    world.wait("MB01\\EX01", Status="Healthy", Synchronous=True)
+    world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01")
+    world.wait("MB01\\EX02", Status="Healthy", Synchronous=False, ReplayLagTime="0.02:00:00")
+
+
+def _played_down_and_lagging_again(world: World) -> None:
+    world.shell("Resume-MailboxDatabaseCopy MB01\\EX02 -DisableReplayLag -DisableReplayLagReason drill")
+    world.wait("MB01\\EX02", Status="Healthy", Synchronous=True, ReplayLagTime="0.02:00:00")
+    assert world.copy("MB01\\EX02")["ReplayLagStatus"] == "Enabled: False; PlayDownReason: drill"
+    world.shell("Suspend-MailboxDatabaseCopy MB01\\EX02 -EnableReplayLag")
+    world.wait("MB01\\EX02", Status="Healthy", Synchronous=False)
+    world.o.wait(lambda: world.sql("EX02", "MB01", "show recovery_min_apply_delay") == "2h", 20, "the lag")
+
+
+def test_TruncationLagTime_keeps_the_log_for_its_time_on_that_copy_only(world: World) -> None:
+    """LAG-2, TRU-1: the others keep it by number."""
+    world.whole()
+    begin = int(world.sql("EX01", "MB01", "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint >> 20"))
+    world.shell("Set-MailboxDatabaseCopy MB01\\EX02 -TruncationLagTime 1.00:00:00")
+    rounds, each = 2, 50
+    switch = "perform pg_logical_emit_message(false, 'test', 'x'); perform pg_switch_wal();"
+    for _ in range(rounds):
+        before = _keeps(world, "EX02")
+        world.sql("EX01", "MB01", f"do $$ begin for i in 1..{each} loop {switch} end loop; end $$")
+        world.sql("EX01", "MB01", "checkpoint")
+        world.o.wait(lambda before=before: _keeps(world, "EX02") >= before + each // 2, 40, "what came is kept")
+
+    def truncated() -> bool:
+        for server in ("EX02", "EX03"):
+            world.sql(server, "MB01", "checkpoint")
+        return _oldest(world, "EX03") > begin
+
+    world.o.wait(truncated, 40, "a copy without that time truncates")
+    assert _oldest(world, "EX02") <= begin
+    world.shell("Set-MailboxDatabaseCopy MB01\\EX02 -TruncationLagTime 00:00:00")
+    world.o.wait(lambda: _keeps(world, "EX02") == KEEP_LOGS, 40, "it keeps by number again")
+
+
+def _keeps(world: World, server: str) -> int:
+    return int(world.sql(server, "MB01", "select setting from pg_settings where name = 'wal_keep_size'"))
+
+
+def _oldest(world: World, server: str) -> int:
+    """Generation of the oldest log."""
+    names = [path.name for path in (world.pgdata(server) / "pg_wal").glob("[0-9A-F]" * 24)]
+    return min(int(name[8:16], 16) * 4096 + int(name[16:], 16) for name in names)
 
 
 def _everything(world: World, server: str) -> list[int]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import asyncpg
@@ -186,12 +188,41 @@ async def test_clean_close_needs_no_rewind(hosts: list[Host]) -> None:
     await until(lambda: streaming(old))
 
 
+async def test_a_follower_that_does_not_run_says_where_its_log_ends(hosts: list[Host]) -> None:
+    """Else nobody would notice that it followed a history that was given up (3.4)."""
+    active, follower = await first_active(hosts[0]), hosts[1].engine()
+    await follower.seed(upstream(hosts[0], 1))
+    await follower.start(upstream(hosts[0], 1))
+    await until(lambda: streaming(follower))
+    begin = (await active.positions()).insert_lsn
+    for _ in range(5):
+        await active.commit_locally()
+    wanted = (await active.positions()).flush_lsn
+
+    async def arrived() -> bool:
+        return (await follower.standby_positions()).received_lsn >= wanted
+
+    await until(arrived)
+    running = await follower.files()
+    await follower.kill()
+    files = await follower.files()
+    assert not files.was_primary
+    assert files.end_lsn is not None and begin < wanted <= files.end_lsn
+    assert (files.timeline, files.begin_lsn) == (running.timeline, running.begin_lsn) == (2, files.begin_lsn)
+    assert files.begin_lsn is not None and 0 < files.begin_lsn < begin
+
+
 async def test_every_start_is_a_standby_and_auto_conf_is_emptied(hosts: list[Host]) -> None:
     engine = await first_active(hosts[0])
     await engine.kill()
     poison = engine.layout.pgdata / "postgresql.auto.conf"
     poison.write_text("synchronous_standby_names = 'poison'\nport = 1\n")
+    orphan = subprocess.Popen(
+        ["pg_rewind", "-c", "import time; time.sleep(1000)", "-D", str(engine.layout.pgdata)],
+        executable=sys.executable,
+    )
     await engine.start(None)
+    assert orphan.wait(5) == -signal.SIGKILL, "a program of a killed agent would write beside it"
     assert await engine.alive()
     assert await engine.running() is None
     assert (await engine.files()).mark_nonce == "n1"

@@ -28,6 +28,7 @@ from everpost.model.database import (
 )
 from everpost.model.server import DatabaseAvailabilityGroup, Role, Server
 from everpost.model.tenure import FencingRecord, PamRecord, TenureState
+from everpost.monitoring.catalogue import Kind
 
 DAG = "D"
 cmdlets.load()
@@ -65,6 +66,7 @@ class Organisation:
         self.die_after: int | None = None
         self.writes = 0
         self.warnings: list[str] = []
+        self.events: list[tuple[int, str]] = []
         self.clock = Clock()
         self.voters = [*servers, *(["W"] if len(servers) % 2 == 0 else [])]
         self._first: dict[str, bytes] = {}
@@ -138,6 +140,9 @@ class Organisation:
 
     def holds_tenure(self, server: str) -> bool:
         return server in self.alive
+
+    def record(self, kind: Kind, text: str, **facts: str) -> None:
+        self.events.append((kind.id, text))
 
     def pam(self, dag: str) -> str | None:
         entry: Entry | None = self.memory._entries.get(keys.pam(dag))

@@ -133,7 +133,7 @@ class SimulatedEngine:
             return Files(present=storage.present, spoilt=storage.spoilt)
         end = storage.shutdown
         if not storage.was_primary:
-            end = None
+            end = storage.flushed_lsn
             if await self.running() is None and await self.alive():
                 positions = await self.standby_positions()
                 end = max(positions.received_lsn, positions.replayed_lsn)
@@ -145,6 +145,7 @@ class SimulatedEngine:
             end_lsn=end,
             mark_token=token,
             mark_nonce=nonce,
+            begin_lsn=storage.history[-1][1],
         )
 
     async def running(self) -> Token | bool | None:
@@ -173,6 +174,7 @@ class SimulatedEngine:
 
     def _adopt(self, incarnation: str, source: Storage | None) -> None:
         storage = self._storage
+        self._host.world.monitor.files_go(self._host, self._database)
         if source is None:
             storage.cut(0)
             storage.was_primary, storage.shutdown = False, None
@@ -346,6 +348,18 @@ class SimulatedEngine:
             storage.mark, storage.spoilt = None, False  # pg_rewind: the same timeline, nothing to do
             return
         self._adopt(storage.incarnation, source)
+
+    def free_space(self) -> int:
+        return 1 << 40
+
+    async def keep_log(self, seconds: float | None) -> None:
+        return None
+
+    async def set_aside(self, left_by: Token, fork_lsn: int | None) -> str:
+        raise EverpostError("nobody in this world says so")
+
+    def diverged(self) -> tuple[str, ...]:
+        return ()
 
     async def seed(self, upstream: Upstream) -> None:
         await self.fetch_seed(upstream, lambda percent: None)

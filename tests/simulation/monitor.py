@@ -67,6 +67,8 @@ class Watched:
         """When an administrator accepted loss; None once that copy is open."""
         self.loss_at = Token(0, 0)
         """Token of the newest opening with loss."""
+        self.lost: list[Operation] = []
+        """Acknowledged, and left behind by an opening with loss."""
 
 
 class Monitor:
@@ -146,6 +148,7 @@ class Monitor:
         if watched.lost_before is not None:
             # With an administrator's word: what is missing may be missing, if it was acknowledged before that word.
             before, watched.lost_before, watched.loss_at = watched.lost_before, None, location.token
+            watched.lost += [one for one in watched.acknowledged if not _in(storage, one)]
             watched.acknowledged = [
                 one for one in watched.acknowledged if one.acknowledged_at > before or _in(storage, one)
             ]
@@ -175,6 +178,17 @@ class Monitor:
                         f" operation {operation.number}, which was acknowledged at {operation.token}"
                     )
                     return
+
+    def files_go(self, host: Host, database: str) -> None:
+        """Files are about to be rewound, wiped or replaced: never those of a losing copy (3.4)."""
+        storage = host.storage(database)
+        for operation in self.databases[database].lost if database in self.databases else ():
+            if _in(storage, operation):
+                self.fault(
+                    f"{host.name}'s files of {database} are given up, and operation {operation.number}, acknowledged"
+                    f" at {operation.token} and left behind by an activation with loss, is in there"
+                )
+                return
 
     def files_changed(self, host: Host, database: str) -> None:
         """Files were rewound, wiped or replaced."""

@@ -219,7 +219,7 @@ def rank(
 
     def last(candidate: Candidate) -> tuple[bool, bool, bool, bool]:
         server = candidate.server
-        lagged = database.database.copy(server).replay_lag > 0
+        lagged = database.database.copy(server).lag > 0
         over = _over_preferred(view.servers[server], database.database.name, load)
         return (server != prefer, server == avoid, lagged, over)
 

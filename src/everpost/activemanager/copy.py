@@ -20,6 +20,7 @@ from everpost.activemanager.decide import RESTART
 from everpost.activemanager.passive import PassiveDuty
 from everpost.activemanager.record import Held, LocationWriter, Superseded
 from everpost.activemanager.synchronous import Peers
+from everpost.activemanager.trouble import Trouble
 from everpost.clock import Clock
 from everpost.databases.interface import Engine, Upstream
 from everpost.errors import EverpostError
@@ -52,6 +53,7 @@ class Host(Protocol):
     writer: LocationWriter
     peers: Peers
     scrub_every: float
+    lag_low_space: int
 
     def held(self, database: str) -> Held | None:
         """The newest location record known."""
@@ -74,8 +76,14 @@ class Host(Protocol):
     def seeding_from_me(self, database: str) -> bool:
         """Whether another copy says that it is being seeded from this one."""
 
+    def good_copies(self, database: str) -> tuple[int, int]:
+        """How many copies without a lag of their own could serve, and how many there are."""
+
     def shown_state(self, database: str) -> CopyState | None:
         """The state of this server's copy that was last published."""
+
+    def copy_event(self, database: str, failed: bool, why: str) -> None:
+        """Note in the journal that this server's copy failed, or is well again."""
 
     def upstream(self, server: str, database: str, token: Token) -> Upstream | None:
         """Where that server's copy is followed."""
@@ -104,6 +112,7 @@ class CopyController:
         self.held: Held | None = None
         self.active: ActiveDuty | None = None
         self._passive = PassiveDuty(database, engine, host)
+        self._trouble = Trouble()
         self.state = CopyState.INITIALIZING
         self.error = ""
 
@@ -149,6 +158,9 @@ class CopyController:
                 fact(log, "copy state out of order", level=logging.ERROR, before=str(self.state), after=str(state))
             fact(log, "copy", level=level, database=self.database, state=str(state), error=error)
         self.state, self.error = state, error
+        change = self._trouble.saw(self._host.clock.boottime(), state)
+        if change is not None:
+            self._host.copy_event(self.database, change, error)
 
     async def _reread(self) -> None:
         try:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from everpost.activemanager import seeding, transitions
+from everpost.activemanager import lag, seeding, transitions
+from everpost.activemanager.lag import LagManager
 from everpost.activemanager.record import Held
 from everpost.activemanager.relation import QUARANTINED, Remedy, Verdict, relate
 from everpost.activemanager.seeding import Seeding
@@ -31,6 +33,11 @@ NOT_STREAMING = 20.0
 """Seconds an attached copy may fail to stream from a living active before a stronger remedy is taken."""
 Outcome = tuple[CopyState, str]
 """A copy's state, and what hinders it."""
+
+
+def _disabled(settings: CopySettings, before: str, reason: str) -> CopySettings:
+    """Whoever changed it meanwhile wins."""
+    return replace(settings, lag_disabled=reason) if settings.lag_disabled == before else settings
 
 
 class PassiveDuty:
@@ -53,6 +60,8 @@ class PassiveDuty:
         self._seed_error = ""
         self._resumes = 0
         self._scrub: asyncio.Task[str] | None = None
+        self._lag = LagManager(host.lag_low_space)
+        self._logs_at = 0.0
 
     async def step(self, held: Held) -> Outcome:
         """Bring the copy one step nearer to following the active; its state and what hinders it."""
@@ -65,6 +74,7 @@ class PassiveDuty:
         running = await self._engine.running()
         if running is False:
             self._following = None
+        await self._manage_logs(settings, running=running is not False)
         opened = held.location.state in (LocationState.OPEN, LocationState.MOVING)
         if self._seeding is not None:
             return await self._go_on_seeding(held, settings, self._seeding)
@@ -86,11 +96,29 @@ class PassiveDuty:
         if upstream is None:
             return CopyState.FAILED, f"nothing is known about {held.location.active}"
         # A member does not lag: its delay begins when the active's agent has taken it out of the set.
-        delay = 0.0 if self._counted(held.location) else settings.replay_lag
+        delay = 0.0 if self._counted(held.location) else settings.lag
         upstream = upstream._replace(delay=delay)
         if self._following != (upstream.token, upstream.server, delay):
             return await self._attach(held, upstream, settings)
         return await self._follow(held, upstream, settings)
+
+    async def _manage_logs(self, settings: CopySettings, *, running: bool) -> None:
+        """From time to time: does the copy give its lag up, or take it up again? And how much log does it keep?"""
+        now = self._host.clock.boottime()
+        if now < self._logs_at:
+            return
+        self._logs_at = now + lag.EVERY
+        free = self._engine.free_space()
+        if settings.replay_lag > 0:
+            good, others = self._host.good_copies(self._database)
+            before = settings.lag_disabled
+            reason = self._lag.reason(now, before, free=free, good=good, others=others)
+            if reason != before:
+                fact(log, "replay lag", level=logging.WARNING, database=self._database, disabled=reason, before=before)
+                await self._host.change_copy(self._database, partial(_disabled, before=before, reason=reason))
+        if running and self._following is not None:
+            kept = settings.truncation_lag > 0 and free >= self._host.lag_low_space
+            await self._engine.keep_log(settings.truncation_lag + settings.lag if kept else None)
 
     async def stop(self) -> None:
         """End what runs beside the steps: the copy becomes the active, or is removed."""
@@ -125,6 +153,7 @@ class PassiveDuty:
         settings = self._host.copy_settings(self._database, self._host.me)
         failure = Failure(reason=reason, resumes=settings.resumes, heal=heal)
         self._engine.fail(failure)
+        self._host.copy_event(self._database, True, f"it suspended itself: {reason}")
         fact(log, "copy suspended itself", level=logging.ERROR, database=self._database, why=reason, heal=heal)
         return await self._failed(held, failure)
 
@@ -150,7 +179,10 @@ class PassiveDuty:
         verdict = relate(await self._engine.files(), location)
         match verdict.remedy:
             case Remedy.QUARANTINE:
-                return await self._fail(held, verdict.reason, heal=False)
+                word = settings.set_aside
+                if verdict.left_by is None or word is None or word < verdict.left_by:
+                    return await self._fail(held, verdict.reason, heal=False)
+                return await self._resynchronize(held, upstream, verdict)
             case Remedy.REWIND:
                 return await self._rewind(held, upstream, verdict)
             case Remedy.RESEED:
@@ -185,6 +217,26 @@ class PassiveDuty:
         await self._engine.start(upstream)
         self._began_following(upstream)
         return CopyState.RESYNCHRONIZING, ""
+
+    async def _resynchronize(self, held: Held, upstream: Upstream, verdict: Verdict) -> Outcome:
+        """By an administrator's word: what this copy alone has is kept beside, and the copy made to follow again. The
+        word is struck out only afterwards, and is good for no later loss."""
+        if self._announced != verdict:
+            self._announced = verdict
+            return CopyState.RESYNCHRONIZING, ""
+        assert verdict.left_by is not None
+        await self._engine.kill()
+        folder = await self._engine.set_aside(verdict.left_by, verdict.fork_lsn)
+        fact(log, "diverged log set aside", level=logging.WARNING, database=self._database, folder=folder)
+        if verdict.fork_lsn is None:
+            why = f"its history does not allow a rewind; its former files are kept in {folder}"
+            return await self._seed_from_active(held, why)
+        outcome = await self._rewind(held, upstream, verdict)
+        await self._word_done()
+        return outcome
+
+    async def _word_done(self) -> None:
+        await self._host.change_copy(self._database, lambda before: replace(before, set_aside=None))
 
     async def _look(self) -> None:
         try:
@@ -306,6 +358,8 @@ class PassiveDuty:
         self._following = None
         self._seed_failures = 0
         seeding.told(self._database, seed, "seeded")
+        if settings.set_aside is not None:
+            await self._word_done()
         return CopyState.INITIALIZING, ""
 
     async def _seed_broke_off(self, held: Held, seed: Seeding) -> Outcome:
@@ -351,6 +405,7 @@ class PassiveDuty:
             generated_at=self._generated[1] if self._generated is not None else None,
             seed_percent=self._seeding.percent if self._seeding is not None else None,
             seed_source=self._seeding.upstream.server if self._seeding is not None else "",
+            diverged=self._engine.diverged(),
         )
         positions = self._positions
         if positions is None:

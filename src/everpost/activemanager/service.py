@@ -17,6 +17,7 @@ from everpost.activemanager.active import Upkeep
 from everpost.activemanager.copy import CopyController
 from everpost.activemanager.decide import decide, stuck
 from everpost.activemanager.gather import Gatherer, Live
+from everpost.activemanager.lag import LOW_SPACE
 from everpost.activemanager.peers import Agents
 from everpost.activemanager.perform import Performer, Taker
 from everpost.activemanager.record import Held, LocationWriter
@@ -97,11 +98,15 @@ class ActiveManager:
         upkeep: Upkeep,
         learn: Callable[[Entry], None] = lambda _: None,
         scrub_every: float = SCRUB_EVERY,
+        lag_low_space: int = LOW_SPACE,
+        copy_event: Callable[[str, bool, str], None] = lambda database, failed, why: None,
     ) -> None:
         self.me = me
         self.clock = clock
         self.peers: Peers = self
         self.scrub_every = scrub_every
+        self.lag_low_space = lag_low_space
+        self.copy_event = copy_event
         self._directory = directory
         self._organization = organization
         self._live = live
@@ -174,6 +179,15 @@ class ActiveManager:
                 self._learn(Entry(key, value, result.revision))
                 return
         raise Unavailable(f"The settings of {database} could not be changed.", remedy="It is tried again.")
+
+    def good_copies(self, database: str) -> tuple[int, int]:
+        """The active and the members of its set whose servers hold their tenure."""
+        row, held = self._organization.databases.get(database), self.held(database)
+        if row is None or held is None:
+            return 0, 0
+        others = [one for one in row.servers if row.copy(one).replay_lag == 0]
+        serving = {held.location.active, *(member.server for member in held.location.set)} - self.lost()
+        return len(serving.intersection(others)), len(others)
 
     def seeding_from_me(self, database: str) -> bool:
         """By what the other copies say of themselves."""

@@ -34,6 +34,7 @@ from everpost.model.database import CopyStatus, MailboxDatabase
 from everpost.model.server import Role
 from everpost.model.tenure import FencingRecord, TenureState
 from everpost.monitoring import metrics
+from everpost.monitoring.catalogue import Kind
 from everpost.monitoring.monitor import Monitor
 from everpost.net import tls
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
@@ -113,6 +114,10 @@ class Agent:
     def statuses(self, server: str) -> Mapping[str, CopyStatus]:
         """A server's copies as last published."""
         return self.live.status(server)
+
+    def record(self, kind: Kind, text: str, **facts: str) -> None:
+        """Into the journal."""
+        self.monitor.journal.record(kind, text, **facts)
 
     def reading(self) -> metrics.Reading:
         """What /metrics shows."""
@@ -244,6 +249,8 @@ class Agent:
             upkeep=keep_store,
             learn=self._live_cache.learn,
             scrub_every=settings.scrub_days * 86400.0,
+            lag_low_space=int(settings.low_space_gb * 1024**3),
+            copy_event=self.monitor.copy_changed,
         )
         group.create_task(self._hold_tenure(page))
         group.create_task(self.coordination.remember_forever())

@@ -14,7 +14,7 @@ NEWEST_MAJOR = 18
 
 
 class Binaries:
-    """The folder with postgres, initdb, pg_basebackup, pg_rewind and pg_controldata, checked once."""
+    """The folder with postgres, initdb, pg_basebackup, pg_rewind, pg_controldata and pg_waldump, checked once."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder

@@ -67,17 +67,13 @@ def quote_setting(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def main_file(
-    conf: Path, *, addresses: Sequence[str], port: int, sockets: Path, tls: Path, name: str, keep_logs: int
-) -> str:
-    """postgresql.conf, which lies outside PGDATA and includes the two files that the agent changes at run time.
-    `keep_logs`: generations kept for copies that are absent or suspended; past them such a copy is seeded anew."""
+def main_file(conf: Path, *, addresses: Sequence[str], port: int, sockets: Path, tls: Path, name: str) -> str:
+    """postgresql.conf, which lies outside PGDATA and includes the files that the agent changes at run time."""
     listen = ",".join(dict.fromkeys(addresses))
     return _SETTINGS + "\n".join(
         (
             f"listen_addresses = {quote_setting(listen)}",
             f"port = {port}",
-            f"wal_keep_size = {keep_logs}MB",
             f"unix_socket_directories = {quote_setting(str(sockets))}",
             "unix_socket_permissions = 0700",
             f"hba_file = {quote_setting(str(conf / 'hba.conf'))}",
@@ -90,6 +86,7 @@ def main_file(
             "ssl_min_protocol_version = 'TLSv1.3'",
             f"include = {quote_setting(str(conf / 'upstream.conf'))}",
             f"include = {quote_setting(str(conf / 'names.conf'))}",
+            f"include = {quote_setting(str(conf / 'keep.conf'))}",
             "",
         )
     )

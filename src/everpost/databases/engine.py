@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import pwd
+import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import asyncpg
 
-from everpost.databases import config, control, wal
+from everpost.databases import config, control, queries, wal
 from everpost.databases.binaries import Binaries
 from everpost.databases.bootstrap import bootstrap
 from everpost.databases.connection import CommitProbe, Line, connect
@@ -30,6 +31,8 @@ from everpost.databases.interface import (
 )
 from everpost.databases.layout import Layout, Mark
 from everpost.databases.mending import Mending
+from everpost.databases.retention import Retention
+from everpost.databases.serverlog import ServerLog
 from everpost.databases.tools import Tools
 from everpost.databases.warden_client import WardenClient
 from everpost.errors import EverpostError, Unavailable
@@ -42,28 +45,6 @@ KEEP_LOGS = 1024
 """Generations (1 MB) that an active keeps for absent and suspended copies, unless the settings say otherwise."""
 CLOSE_LIMIT = 10.0
 POLL = 0.003
-
-_POSITIONS = """
-select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint as flush,
-       pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')::bigint as insert,
-       (select coalesce(json_agg(json_build_array(application_name, state,
-               coalesce(pg_wal_lsn_diff(flush_lsn, '0/0'), 0)::bigint,
-               coalesce(pg_wal_lsn_diff(replay_lsn, '0/0'), 0)::bigint)), '[]')::text
-          from pg_stat_replication) as senders,
-       (select coalesce(json_agg(json_build_array(pid, backend_xid::text)), '[]')::text
-          from pg_stat_activity where wait_event = 'SyncRep') as waiters
-"""
-_STANDBY = """
-select coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0'), 0)::bigint as received,
-       coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0'), 0)::bigint as replayed,
-       r.status,
-       -- Without a receiver the log on disk says it; the control file lags behind until the next restartpoint.
-       coalesce(r.received_tli, (select max(('x' || left(name, 8))::bit(32)::int) from pg_ls_waldir()
-                                  where name ~ '^[0-9A-F]{24}$')) as received_tli,
-       pg_wal_lsn_diff(r.latest_end_lsn, '0/0')::bigint as generated
-  from (select 1) one left join pg_stat_wal_receiver r on true
-"""
-_CANCELLED = (b"canceling wait for synchronous replication", b"canceling the wait for synchronous replication")
 
 
 class PostgresEngine:
@@ -100,8 +81,8 @@ class PostgresEngine:
         self._local = Line(self._sockets, port, "postgres")
         self._beat = Line(self._sockets, port, "postgres")
         self._tail: wal.Tail | None = None
-        self._log_read = self._log_begin = self._log_size()
-        self._keep_logs = keep_logs
+        self._log = ServerLog(self.layout.log)
+        self._retention = Retention(self.layout.conf / "keep.conf", keep_logs)
         self._mending = Mending(self.layout, self._tools)
 
     @property
@@ -117,10 +98,9 @@ class PostgresEngine:
 
     async def files(self) -> Files:
         """From state.json, mark.json and pg_controldata."""
-        state = self.layout.state()
-        if not state.folder or not (self.layout.pgdata / "PG_VERSION").exists():
+        if not self.layout.state().folder or not (self.layout.pgdata / "PG_VERSION").exists():
             return Files(present=False)
-        if state.spoilt:
+        if self.layout.state().spoilt:
             return Files(present=True, spoilt=True)
         data = await self._tools.controldata(self.layout.pgdata)
         mark = self.layout.mark()
@@ -134,6 +114,10 @@ class PostgresEngine:
             if running is None and await self.alive():
                 positions = await self.standby_positions()
                 end = max(positions.received_lsn, positions.replayed_lsn)
+                timeline = max(timeline, positions.timeline)
+            else:
+                last, end = await self._tools.log_end(self.layout.pgdata)
+                timeline, end = max(timeline, last), max(end, data.min_recovery_lsn)
         return Files(
             present=True,
             was_primary=data.was_primary,
@@ -141,7 +125,17 @@ class PostgresEngine:
             end_lsn=end,
             mark_token=mark.token if mark is not None else None,
             mark_nonce=mark.nonce if mark is not None else "",
+            begin_lsn=self._began(timeline),
         )
+
+    def _began(self, timeline: int) -> int | None:
+        """Where a timeline began, by the history that came with its log; None for the first, or if it is not here."""
+        try:
+            text = (self.layout.pgdata / "pg_wal" / f"{timeline:08X}.history").read_text()
+        except OSError:
+            return None
+        forks = control.parse_history(text)
+        return forks[-1].lsn if forks else None
 
     async def running(self) -> Token | bool | None:
         """By the warden's word."""
@@ -179,12 +173,13 @@ class PostgresEngine:
             sockets=self._sockets,
             tls=self._tls,
             name=f"{self.database}-{self._server}",
-            keep_logs=self._keep_logs,
         )
         write_durably(conf / "postgresql.conf", text)
         write_durably(conf / "hba.conf", config.hba_file(admitted=False))
         write_durably(conf / "ident.conf", config.ident_file(pwd.getpwuid(os.geteuid()).pw_name))
         write_durably(conf / "names.conf", config.names_file(()))
+        if not (conf / "keep.conf").exists():
+            self._retention.by_number()
         write_durably(conf / "upstream.conf", self._upstream_file(upstream))
 
     def _upstream_file(self, upstream: Upstream | None) -> str:
@@ -199,6 +194,7 @@ class PostgresEngine:
     async def start(self, upstream: Upstream | None) -> None:
         """Always as a standby, whatever the files were (3.6)."""
         self._drop_lines()
+        self._tools.end_orphans(self.layout.root)
         pgdata = self.layout.pgdata
         self._configure(upstream)
         for stray in ("promote", "recovery.signal", "postmaster.pid"):
@@ -213,13 +209,13 @@ class PostgresEngine:
             "-c",
             f"config_file={self.layout.conf}/postgresql.conf",
         ]
-        self._log_read = self._log_begin = self._log_size()
+        self._log.started()
         await self._warden.start(self.database, argv, self.layout.log)
         end = time.monotonic() + START_LIMIT
         while not self._accepts(pgdata):
             if await self.running() is False:
                 raise EverpostError(
-                    f"PostgreSQL of {self.database} did not start: {self._log_tail()}",
+                    f"PostgreSQL of {self.database} did not start: {self._log.tail()}",
                     remedy=f"See {self.layout.log}.",
                 )
             if time.monotonic() > end:
@@ -233,19 +229,6 @@ class PostgresEngine:
         except OSError:
             return False
         return len(lines) >= 8 and lines[7].strip() in ("ready", "standby")
-
-    def _log_size(self) -> int:
-        try:
-            return self.layout.log.stat().st_size
-        except OSError:
-            return 0
-
-    def _log_tail(self) -> str:
-        try:
-            text = self.layout.log.read_bytes()[-1500:].decode(errors="replace")
-        except OSError:
-            return "(no log)"
-        return " | ".join(text.splitlines()[-4:])
 
     def _drop_lines(self) -> None:
         for line in (self._line, self._mail, self._local, self._beat):
@@ -291,7 +274,7 @@ class PostgresEngine:
 
     async def standby_positions(self) -> StandbyPositions:
         """From pg_stat_wal_receiver and the replay functions."""
-        row = await self._line.row(_STANDBY)
+        row = await self._line.row(queries.STANDBY)
         return StandbyPositions(
             received_lsn=max(row["received"], row["replayed"]),
             replayed_lsn=row["replayed"],
@@ -299,6 +282,19 @@ class PostgresEngine:
             streaming=row["status"] == "streaming",
             known_generated_lsn=row["generated"],
         )
+
+    async def keep_log(self, seconds: float | None) -> None:
+        """By the times at which its files were written."""
+        if seconds is None:
+            changed = self._retention.by_number()
+        else:
+            changed = await asyncio.to_thread(self._retention.by_time, self.layout.pgdata, time.time() - seconds)
+        if changed:
+            await self._warden.signal(self.database, signal.SIGHUP)
+
+    def free_space(self) -> int:
+        """By the file system."""
+        return shutil.disk_usage(self.layout.root).free
 
     async def received(self) -> Received:
         """Where the log ends, with its last segments read for the check after promotion."""
@@ -329,6 +325,7 @@ class PostgresEngine:
         """Guarded first; standby.signal is back before anything else is done."""
         await self._warden.guard(self.database, str(token))
         pgdata = self.layout.pgdata
+        self._retention.by_number()  # read with the names: what an active keeps has no lag
         (pgdata / "promote").touch()
         await self._warden.signal(self.database, signal.SIGUSR1)
         end = time.monotonic() + PROMOTE_LIMIT
@@ -393,7 +390,7 @@ class PostgresEngine:
 
     async def positions(self) -> Positions:
         """One query."""
-        row = await self._line.row(_POSITIONS)
+        row = await self._line.row(queries.POSITIONS)
         senders = [SenderRow(*fields) for fields in json.loads(row["senders"])]
         waiters: list[str] = []
         for pid, xid in json.loads(row["waiters"]):
@@ -433,14 +430,7 @@ class PostgresEngine:
 
     async def waits_were_cancelled(self) -> bool:
         """Reads on in the log from where it stopped."""
-        size = self._log_size()
-        if size <= self._log_read:
-            return False
-        with self.layout.log.open("rb") as log:
-            log.seek(max(self._log_read - 100, 0))
-            text = log.read(size - self._log_read + 100)
-        self._log_read = size
-        return any(words in text for words in _CANCELLED)
+        return self._log.waits_were_cancelled()
 
     # -- mending ------------------------------------------------------------------------------------------------
 
@@ -450,6 +440,14 @@ class PostgresEngine:
         await self._tools.checkpoint_remote(upstream.host, upstream.port, self._tls)
         self._configure(None)
         await self._mending.rewind(info)
+
+    async def set_aside(self, left_by: Token, fork_lsn: int | None) -> str:
+        """A folder beside the files, fsynced before it has its name."""
+        return await asyncio.to_thread(self._mending.set_aside, str(left_by), fork_lsn)
+
+    def diverged(self) -> tuple[str, ...]:
+        """By their names."""
+        return tuple(str(path) for path in self.layout.diverged())
 
     async def seed(self, upstream: Upstream) -> None:
         """Fetch, kill, adopt."""
@@ -483,7 +481,7 @@ class PostgresEngine:
 
     def log_is_gone(self) -> bool:
         """By the words of the walreceiver since the start."""
-        return self._mending.log_is_gone(self._log_begin)
+        return self._mending.log_is_gone(self._log.begin)
 
     def scrubbed_at(self) -> float:
         """From state.json."""

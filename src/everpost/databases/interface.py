@@ -16,7 +16,8 @@ from everpost.model.database import Opening, Token
 
 class Files(msgspec.Struct, frozen=True, kw_only=True):
     """What a copy's files say of themselves. `end_lsn` None: unknown, as after a crash of an active; `was_primary`:
-    the control file says that it ran, or was shut down, as a primary; `mark_*`: the last promotion begun here."""
+    the control file says that it ran, or was shut down, as a primary; `mark_*`: the last promotion begun here;
+    `begin_lsn`: where their newest timeline began, None if that is not known."""
 
     present: bool
     spoilt: bool = False
@@ -25,6 +26,7 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
     end_lsn: int | None = None
     mark_token: Token | None = None
     mark_nonce: str = ""
+    begin_lsn: int | None = None
 
 
 class Upstream(NamedTuple):
@@ -139,6 +141,12 @@ class Engine(Protocol):
     async def received(self) -> Received:
         """Where the receiver ended; call after `follow(None)`."""
 
+    async def keep_log(self, seconds: float | None) -> None:
+        """Keep the log that was written in the last `seconds`, besides what every copy keeps; None: that only."""
+
+    def free_space(self) -> int:
+        """Bytes that are free where the files and the log lie."""
+
     async def standby_positions(self) -> StandbyPositions:
         """Queue lengths of a passive."""
 
@@ -190,6 +198,13 @@ class Engine(Protocol):
 
     async def rewind(self, upstream: Upstream) -> None:
         """Rewind the files to follow `upstream`; a new incarnation. The instance is stopped before."""
+
+    async def set_aside(self, left_by: Token, fork_lsn: int | None) -> str:
+        """Keep what an opening with loss left behind here: the log from the fork on, copied to a folder of its own; if
+        a seed instead of a rewind takes their place, the whole files. Returns the folder; nothing else changes."""
+
+    def diverged(self) -> tuple[str, ...]:
+        """The folders that were set aside and not yet deleted by anybody."""
 
     async def seed(self, upstream: Upstream) -> None:
         """Both steps of a seed at once."""

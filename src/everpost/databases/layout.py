@@ -4,6 +4,7 @@
                       mark.json       the last promotion that was begun here
                       inc-<id>/       PGDATA of an incarnation
                       seed-<id>/      a seed that is being made beside it
+                      diverged-<token>/  what the opening with loss under that token left behind: log/, or inc-<id>/
                       conf/           configuration, outside PGDATA: no backup or rewind carries it along
                       log/postgresql.log
 """
@@ -24,7 +25,8 @@ from everpost.model.database import Token
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """What is known of the files. `spoilt`: a rewind was begun and not ended. `failure`: why the copy suspended itself.
-    `seeded`: the order of the seed they came from. `scrubbed_at`: when all pages were last read, Unix seconds."""
+    `seeded`: the order of the seed they came from. `scrubbed_at`: when all pages were last read, Unix seconds.
+    `aside`: (incarnation's folder, diverged folder): files that are kept there when others take their place."""
 
     incarnation: str = ""
     folder: str = ""
@@ -33,6 +35,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     failure: Failure | None = None
     seeded: str = ""
     scrubbed_at: float = 0.0
+    aside: tuple[str, str] | None = None
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,16 +110,28 @@ class Layout:
         after = msgspec.structs.replace(state, incarnation=incarnation, folder=final.name, spoilt=False)
         self.save(msgspec.structs.replace(after, failure=None, seeded=order, scrubbed_at=0.0))
         self.sweep()
+        self.save(msgspec.structs.replace(self.state(), aside=None))
 
     def drop(self) -> None:
         """Delete the current files; from before the first is gone they are known to be gone."""
         (self.root / "mark.json").unlink(missing_ok=True)
-        self.save(msgspec.structs.replace(self.state(), incarnation="", folder="", spoilt=False))
+        self.save(msgspec.structs.replace(self.state(), incarnation="", folder="", spoilt=False, aside=None))
         self.sweep()
 
     def sweep(self) -> None:
-        """Remove the folders of former incarnations and of seeds that were not finished."""
-        keep = self.state().folder
-        for path in self.root.iterdir():
-            if path.name.startswith(("inc-", "seed-")) and path.name != keep:
-                shutil.rmtree(path, ignore_errors=True)
+        """Remove the folders of former incarnations and of seeds that were not finished; keep what was set aside."""
+        state = self.state()
+        for path in list(self.root.iterdir()):
+            if not path.name.startswith(("inc-", "seed-")) or path.name == state.folder:
+                continue
+            if state.aside is not None and path.name == state.aside[0]:
+                kept = self.root / state.aside[1]
+                path.rename(kept / path.name)
+                sync_folder(kept)
+                sync_folder(self.root)
+                continue
+            shutil.rmtree(path, ignore_errors=True)
+
+    def diverged(self) -> list[Path]:
+        """What openings with loss left behind here."""
+        return sorted(path for path in self.root.glob("diverged-*") if path.suffix != ".part")

@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from msgspec.structs import replace
 
-from everpost.databases.files import sync_folder
+from everpost.databases.control import SEGMENT, format_lsn
+from everpost.databases.files import sync_folder, sync_tree
 from everpost.databases.interface import Failure
 from everpost.databases.layout import Layout
 from everpost.databases.tools import Tools
+from everpost.databases.wal import lies_there, segment_lsn
 from everpost.errors import EverpostError
 
 SCRUB_RATE = "8M"
 """Bytes a second that a scrub reads: 1 TB in a day and a half, and hardly felt by a disk."""
 _GONE = b"has already been removed"
 _TAIL = 8192
+
+
+def _log_behind(pgdata: Path, lsn: int) -> list[Path]:
+    """Files of the log, on any timeline, that reach behind `lsn`, and the histories of timelines."""
+    found = sorted((pgdata / "pg_wal").glob("*.history"))
+    for path in sorted((pgdata / "pg_wal").glob("[0-9A-F]" * 24)):
+        if segment_lsn(path.name) + SEGMENT > lsn and lies_there(path):
+            found.append(path)
+    return found
 
 
 class Mending:
@@ -27,6 +39,34 @@ class Mending:
         self._tools = tools
         self._seed: tuple[Path, str] | None = None
 
+    def set_aside(self, left_by: str, fork_lsn: int | None) -> str:
+        """Copied, as pg_rewind writes into some of these files and deletes others. A folder that is there is whole."""
+        layout = self._layout
+        folder = layout.root / f"diverged-{left_by}"
+        if not folder.exists():
+            part = folder.with_name(f"{folder.name}.part")
+            try:
+                self._copy_log(part, left_by, fork_lsn)
+            except OSError as error:
+                shutil.rmtree(part, ignore_errors=True)
+                raise EverpostError(f"The diverged log of {layout.root.name} cannot be set aside: {error}.") from error
+            part.rename(folder)
+            sync_folder(layout.root)
+        layout.save(replace(layout.state(), aside=(layout.state().folder, folder.name)))
+        return str(folder)
+
+    def _copy_log(self, folder: Path, left_by: str, fork_lsn: int | None) -> None:
+        shutil.rmtree(folder, ignore_errors=True)
+        (folder / "log").mkdir(parents=True)
+        fork = "unknown: the whole files are kept, the log among them"
+        if fork_lsn is not None:
+            fork = format_lsn(fork_lsn)
+            for path in _log_behind(self._layout.pgdata, fork_lsn):
+                shutil.copy2(path, folder / "log" / path.name)
+        about = f"What the opening with loss under {left_by} left behind in this copy of {self._layout.root.name}.\n"
+        (folder / "README").write_text(f"{about}Its history parts from the database's at {fork}.\n")
+        sync_tree(folder)
+
     async def rewind(self, info: str) -> None:
         """The files count as spoilt from before the first change until after the last."""
         layout = self._layout
@@ -36,7 +76,7 @@ class Mending:
         await self._tools.rewind(pgdata, info, layout.conf / "postgresql.conf")
         sync_folder(pgdata)
         (layout.root / "mark.json").unlink(missing_ok=True)
-        layout.save(replace(layout.state(), spoilt=False))
+        layout.save(replace(layout.state(), spoilt=False, aside=None))
 
     async def fetch_seed(self, info: str, percent: Callable[[int], None]) -> None:
         """pg_basebackup beside the old files, which live until the swap."""

@@ -115,19 +115,36 @@ def kill_leftovers(data_dir: Path) -> None:
         wait_gone(pids, 5.0)
 
 
-def kill_base_backups(folder: Path) -> None:
-    """End every pg_basebackup that writes below `folder`: one and its child may outlive an agent that was killed."""
+_TOOLS = (b"pg_basebackup", b"pg_rewind", b"initdb")
+
+
+def tools_on(folder: Path) -> list[int]:
+    """Programs that write below `folder` and are no instance: an agent that was killed leaves them behind. pg_rewind
+    recovers a crashed target through a PostgreSQL in single-user mode, initdb fills the new files through one."""
     prefix = os.fsencode(folder) + b"/"
+    found = []
     for entry in os.listdir("/proc"):
-        if not entry.isdigit():
+        words = _command_line(int(entry)) if entry.isdigit() else []
+        if not any(word.startswith(prefix) for word in words[1:]):
             continue
-        words = _command_line(int(entry))
-        if (
-            words
-            and os.path.basename(words[0]) == b"pg_basebackup"
-            and any(word.startswith(prefix) for word in words[1:])
-        ):
-            try:
-                os.kill(int(entry), signal.SIGKILL)
-            except (ProcessLookupError, PermissionError):
-                continue
+        program = os.path.basename(words[0])
+        if program in _TOOLS or (program == b"postgres" and (b"--single" in words or b"--boot" in words)):
+            found.append(int(entry))
+    return found
+
+
+def kill_tools(folder: Path) -> bool:
+    """End them, and say whether none is left. A process is looked at again just before it is killed, so that none that
+    got its number meanwhile is hit; the program goes before the children that it would start anew."""
+    end = time.monotonic() + 5.0
+    while found := tools_on(folder):
+        for pid in found:
+            if pid in tools_on(folder):
+                try:
+                    os.kill(pid, signal.SIGKILL)
+                except (ProcessLookupError, PermissionError):
+                    continue
+        wait_gone(found, 1.0)
+        if time.monotonic() > end:
+            return False
+    return True

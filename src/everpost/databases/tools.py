@@ -15,7 +15,7 @@ from pathlib import Path
 
 import asyncpg
 
-from everpost.databases import config, control, processes
+from everpost.databases import config, control, processes, wal
 from everpost.databases.binaries import Binaries
 from everpost.databases.files import sync_tree
 from everpost.databases.interface import Interrupted
@@ -35,13 +35,13 @@ _SOURCE_LOST = (
 
 
 class Tools:
-    """initdb, pg_basebackup, pg_rewind, pg_controldata; their output goes to the copy's log."""
+    """initdb, pg_basebackup, pg_rewind, pg_controldata, pg_waldump; their output goes to the copy's log."""
 
     def __init__(self, binaries: Binaries, log: Path) -> None:
         self._binaries = binaries
         self._log = log
 
-    async def _run(self, program: str, *arguments: str) -> str:
+    async def _run(self, program: str, *arguments: str, may_fail: bool = False) -> str:
         process = await asyncio.create_subprocess_exec(
             self._binaries.path(program),
             *arguments,
@@ -50,14 +50,17 @@ class Tools:
             stderr=asyncio.subprocess.PIPE,
             cwd="/",
             env={"LC_ALL": "C", "PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent"},
+            start_new_session=True,
         )
         try:
             output, errors = await process.communicate()
-        except asyncio.CancelledError:
-            process.kill()
+        except BaseException:
+            # pg_rewind and initdb have children that write too.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
             raise
-        if process.returncode != 0:
+        if process.returncode != 0 and not may_fail:
             said = errors.decode(errors="replace").strip()
             with self._log.open("a") as log:
                 log.write(f"{program}: {said}\n")
@@ -65,6 +68,12 @@ class Tools:
                 f"{program} failed: {said.splitlines()[-1] if said else process.returncode}", retry=True
             )
         return output.decode(errors="replace")
+
+    @staticmethod
+    def end_orphans(root: Path) -> None:
+        """What an agent that was killed left running below a copy's folder must not write beside what comes next."""
+        if not processes.kill_tools(root):
+            raise EverpostError(f"A program of a former agent still writes below {root}.", retry=True)
 
     async def _watched(self, argv: Sequence[str], line: Callable[[str], None]) -> None:
         """A long run whose lines on standard error are shown to `line` as they come; its output goes nowhere."""
@@ -112,8 +121,23 @@ class Tools:
         """pg_controldata."""
         return control.parse_controldata(await self._run("pg_controldata", "-D", str(pgdata)))
 
+    async def log_end(self, pgdata: Path) -> tuple[int, int]:
+        """The newest timeline of the log that lies there, and where its last whole record ends (pg_waldump, which
+        checks each record); (0, 0) when there is no log."""
+        names = wal.segments(pgdata)
+        for name in reversed(names[-wal.TAIL_SEGMENTS :]):
+            begin = control.format_lsn(wal.segment_lsn(name))
+            timeline = int(name[:8], 16)
+            arguments = ("-p", str(pgdata / "pg_wal"), "-t", str(timeline), "-s", begin)
+            # It ends with an error in any case, as the log ends somewhere.
+            found = wal.end_of_dump(await self._run("pg_waldump", *arguments, may_fail=True))
+            if found is not None:
+                return timeline, found
+        return (int(names[-1][:8], 16), wal.segment_lsn(names[-1])) if names else (0, 0)
+
     async def initdb(self, folder: Path) -> None:
         """A new cluster with 1 MB segments and checksums; fsynced by initdb."""
+        self.end_orphans(folder.parent)
         shutil.rmtree(folder, ignore_errors=True)
         await self._run(
             "initdb", "-D", str(folder), "--wal-segsize=1", "-k", "-E", "UTF8", "--locale=C.UTF-8",
@@ -122,7 +146,7 @@ class Tools:
 
     async def basebackup(self, folder: Path, conninfo: str, percent: Callable[[int], None]) -> None:
         """A seed, fsynced. Raises Interrupted if the source was lost on the way."""
-        processes.kill_base_backups(folder.parent)  # of an agent that was killed
+        self.end_orphans(folder.parent)
         shutil.rmtree(folder, ignore_errors=True)
 
         def line(text: str) -> None:
@@ -162,6 +186,7 @@ class Tools:
     async def rewind(self, pgdata: Path, conninfo: str, config_file: Path) -> None:
         """pg_rewind, which first recovers a crashed target by itself; with our settings, as that recovery would
         otherwise throw away the log behind the fork (wal_keep_size)."""
+        self.end_orphans(pgdata.parent)
         await self._run("pg_rewind", "-D", str(pgdata), f"--config-file={config_file}", f"--source-server={conninfo}")
 
     async def checkpoint_remote(self, host: str, port: int, tls: Path) -> None:

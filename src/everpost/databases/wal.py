@@ -11,11 +11,12 @@ Layout: PostgreSQL 15 to 18, access/xlog_internal.h and xlogrecord.h. 8 KB pages
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
 
-from everpost.databases.control import SEGMENT, segment_name
+from everpost.databases.control import SEGMENT, parse_lsn, segment_name
 
 PAGE = 8192
 LONG_HEADER = 40
@@ -92,6 +93,39 @@ def ends_in_incomplete_record(tail: Tail, begin: int, received: int) -> bool:
     if not RECORD_HEADER <= length <= LONGEST_RECORD or not _plausible_header(tail, at, begin):
         return False
     return record_end(begin, length) > received
+
+
+LAST_LINES = 65536
+"""Characters that surely hold a line of pg_waldump."""
+_DUMPED = re.compile(r"len \(rec/tot\):\s*\d+/\s*(\d+),.*?lsn: ([0-9A-F]+/[0-9A-F]+)")
+
+
+def end_of_dump(text: str) -> int | None:
+    """Where the last whole record of pg_waldump's output ends; None when it shows none."""
+    found = _DUMPED.findall(text[-LAST_LINES:])
+    if not found:
+        return None
+    length, begin = found[-1]
+    return (record_end(parse_lsn(begin), int(length)) + 7) & ~7
+
+
+def segments(pgdata: Path) -> list[str]:
+    """Names of the log's files on its newest timeline, oldest first, recycled ones that wait for use left out."""
+    found = sorted(path.name for path in (pgdata / "pg_wal").glob("?" * 24) if re.fullmatch("[0-9A-F]{24}", path.name))
+    newest = [name for name in found if name[:8] == found[-1][:8]]
+    return [name for name in newest if lies_there(pgdata / "pg_wal" / name)]
+
+
+def segment_lsn(name: str) -> int:
+    """The first byte of a file of the log."""
+    return (int(name[8:16], 16) << 32) + int(name[16:24], 16) * SEGMENT
+
+
+def lies_there(path: Path) -> bool:
+    """Whether the first page says that it lies there: a recycled file keeps the address of its former life."""
+    with path.open("rb") as file:
+        header = file.read(LONG_HEADER)
+    return len(header) == LONG_HEADER and int.from_bytes(header[8:16], "little") == segment_lsn(path.name)
 
 
 def _plausible_header(tail: Tail, at: int, begin: int) -> bool:

@@ -10,6 +10,7 @@ from everpost.directory.interface import Directory
 from everpost.directory.schema import OrganizationView
 from everpost.model.database import CopyStatus
 from everpost.model.server import Server
+from everpost.monitoring.catalogue import Kind
 from everpost.settings import ServerSettings
 
 Say = Callable[[str], None]
@@ -34,6 +35,9 @@ class LiveState(Protocol):
 
     def statuses(self, server: str) -> Mapping[str, CopyStatus]:
         """By database, as last published."""
+
+    def record(self, kind: Kind, text: str, **facts: str) -> None:
+        """Note an event in the journal."""
 
 
 class Voters(Protocol):

@@ -7,6 +7,16 @@ import enum
 import msgspec
 
 
+class Token(msgspec.Struct, frozen=True, order=True, array_like=True):
+    """Fencing token. Generation changes when etcd was restored or forced; the epoch grows with every activation."""
+
+    generation: int
+    epoch: int
+
+    def __str__(self) -> str:
+        return f"{self.generation}.{self.epoch}"
+
+
 class SeedOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An administrator's order to seed a copy anew (spec 2.4), carried out by the copy's own agent until it is done or
     taken back. `source` "": the active copy; `delete_existing`: the old files go first, not after the seed."""
@@ -20,7 +30,9 @@ class SeedOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class CopySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What an administrator set for one copy (spec 2.3, 2.5, 2.8). Lags in seconds, at most 14 days. `suspended`: it
     neither copies nor replays; `activation_suspended`: only its automatic activation is blocked. `resumes` counts the
-    resumptions: a copy that suspended itself tries again when it grows."""
+    resumptions: a copy that suspended itself tries again when it grows. `set_aside`: what openings with loss up to
+    this one left behind here may be put aside, so that the copy can follow again; an administrator's word (3.4).
+    `lag_disabled`: why `replay_lag` does not count now; who played the copy down says it."""
 
     replay_lag: float = 0.0
     truncation_lag: float = 0.0
@@ -29,6 +41,13 @@ class CopySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     suspend_comment: str = ""
     seed: SeedOrder | None = None
     resumes: int = 0
+    set_aside: Token | None = None
+    lag_disabled: str = ""
+
+    @property
+    def lag(self) -> float:
+        """Seconds by which the copy's replay is to stay behind now."""
+        return 0.0 if self.lag_disabled else self.replay_lag
 
     @property
     def kept_out(self) -> str:
@@ -37,7 +56,7 @@ class CopySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
             return "is to be seeded"
         if self.suspended:
             return "is suspended"
-        return "is a lagged copy" if self.replay_lag > 0 else ""
+        return "is a lagged copy" if self.lag > 0 else ""
 
 
 class MailboxDatabase(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,16 +83,6 @@ class MailboxDatabase(msgspec.Struct, frozen=True, kw_only=True):
         others = {name: one for name, one in self.copies.items() if name != server}
         plain = settings == CopySettings()
         return msgspec.structs.replace(self, copies=others if plain else {**others, server: settings})
-
-
-class Token(msgspec.Struct, frozen=True, order=True, array_like=True):
-    """Fencing token. Generation changes when etcd was restored or forced; the epoch grows with every activation."""
-
-    generation: int
-    epoch: int
-
-    def __str__(self) -> str:
-        return f"{self.generation}.{self.epoch}"
 
 
 class Member(msgspec.Struct, frozen=True, order=True, array_like=True):
@@ -185,7 +194,8 @@ ACTIVATABLE = frozenset(
 class CopyStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent knows of its own copy; LSNs are bytes, queues are 1 MB generations (`None` = unknown).
     `generated_at`: when the newest known log was first known, Unix seconds. `seed_*` while it is being seeded.
-    `resumes`: the administrator's resumptions that this state already answers to."""
+    `resumes`: the administrator's resumptions that this state already answers to. `diverged`: folders on that server
+    with what openings with loss left behind there."""
 
     database: str
     server: str
@@ -204,3 +214,4 @@ class CopyStatus(msgspec.Struct, frozen=True, kw_only=True):
     seed_percent: int | None = None
     seed_source: str = ""
     resumes: int = 0
+    diverged: tuple[str, ...] = ()

@@ -104,6 +104,19 @@ class Monitor:
                 reason=move.reason,
             )
 
+    def copy_changed(self, database: str, failed: bool, why: str) -> None:
+        """To be told, once for each change, that this server's copy of a database failed or is well again. Every server
+        writes of its own copies: nobody else sees each of their states."""
+        name = f"{database}\\{self.me}"
+        if failed:
+            self.journal.record(
+                catalogue.COPY_FAILED, f"The copy {name} failed: {why}", database=database, server=self.me, reason=why
+            )
+        else:
+            self.journal.record(
+                catalogue.COPY_WELL, f"The copy {name} is well again", database=database, server=self.me
+            )
+
     def array_changed(self, record: HolderRecord) -> None:
         """To be told of each holder record of an array, in order. The server that it names writes the event; when a
         server begins, what it sees first is no news."""

@@ -101,18 +101,12 @@ async def add_mailbox_database_copy(
         suspended=seeding_postponed,
         suspend_comment=POSTPONED if seeding_postponed else "",
     )
-    _warn_of_truncation(context, truncation_lag_time)
     await write_database(context, replace(found, servers=tuple(servers)).with_copy(server.name, settings))
     if seeding_postponed:
         await until_state(context, found, server.name, CopyState.SUSPENDED)
     else:
         await _wait_healthy(context, found.name, server.name)
     return await get_mailbox_database_copy_status(context, identity=f"{found.name}\\{server.name}")
-
-
-def _warn_of_truncation(context: CommandContext, span: str) -> None:
-    if span:
-        context.warning("-TruncationLagTime is kept and shown; copies keep logs by number (keep_logs), not by time.")
 
 
 def _may_add(context: CommandContext, found: MailboxDatabase, server: Server) -> None:
@@ -163,7 +157,8 @@ async def set_mailbox_database_copy(
         after = replace(after, servers=tuple(servers))
     settings = after.copy(server)
     if replay_lag_time:
-        settings = replace(settings, replay_lag=timespan.seconds(replay_lag_time, "ReplayLagTime"))
+        lag = timespan.seconds(replay_lag_time, "ReplayLagTime")
+        settings = replace(settings, replay_lag=lag, lag_disabled="" if lag == 0 else settings.lag_disabled)
     if truncation_lag_time:
         settings = replace(settings, truncation_lag=timespan.seconds(truncation_lag_time, "TruncationLagTime"))
     after = after.with_copy(server, settings)
@@ -175,7 +170,6 @@ async def set_mailbox_database_copy(
             f"{found.name}\\{server} becomes a lagged copy: it is no member of the synchronous set and is not activated"
             " by itself."
         )
-    _warn_of_truncation(context, truncation_lag_time)
     await write_database(context, after)
     return []
 
@@ -194,7 +188,7 @@ async def _wait_healthy(context: CommandContext, name: str, server: str) -> None
         if held is not None and any(member.server == server for member in held[0].set):
             return
         found = context.organization.databases.get(name)
-        lagged = found is not None and found.copy(server).replay_lag > 0
+        lagged = found is not None and found.copy(server).lag > 0
         if lagged and status is not None and status.state is CopyState.HEALTHY:
             return
         if context.clock.boottime() > end:
@@ -288,8 +282,10 @@ def _status_row(context: CommandContext, found: MailboxDatabase, server: str) ->
         "LastLogInspected": _generation(status.received_lsn),  # a log is checked as it is replayed, record by record
         "LastLogReplayed": _generation(status.replayed_lsn),
         "ReplayLagTime": timespan.text(settings.replay_lag),
+        "ReplayLagStatus": _lag_status(settings, status) if alive else UNKNOWN,
         "TruncationLagTime": timespan.text(settings.truncation_lag),
         "DatabaseSeedStatus": f"{status.seed_percent} % from {status.seed_source}" if seeding else "",
+        "DivergedLogs": ", ".join(status.diverged),
         "SeedingSource": status.seed_source if seeding else "",
     }
 
@@ -314,6 +310,15 @@ def _copy_queue(context: CommandContext, location: Location | None, status: Copy
     if generated is None or status.received_lsn is None:
         return UNKNOWN
     return max(_generation(generated) - _generation(status.received_lsn), 0)
+
+
+def _lag_status(settings: CopySettings, status: CopyStatus) -> str:
+    """Whether a lagged copy lags, or why not; "" for others."""
+    if settings.replay_lag <= 0:
+        return ""
+    if settings.lag_disabled:
+        return f"Enabled: False; PlayDownReason: {settings.lag_disabled}"
+    return f"Enabled: True; {_known(status.replay_queue)} logs wait"
 
 
 def _known(queue: int | None) -> int | str:

@@ -178,7 +178,7 @@ def _stays(view: View, row: DatabaseView, server: str) -> bool:
     settings = row.database.copy(server)
     if host is None or not host.holds_tenure or host.maintenance or status is None:
         return False
-    if settings.suspended or settings.activation_suspended or settings.replay_lag > 0:
+    if settings.suspended or settings.activation_suspended or settings.lag > 0:
         return False
     if row.location.active == server:
         return status.state in (CopyState.MOUNTED, CopyState.MOUNTING)
@@ -200,7 +200,7 @@ def _nothing_left(view: View, row: DatabaseView, server: str) -> str:
             reasons.append(f"{one} is in maintenance")
         elif settings.suspended or settings.activation_suspended:
             reasons.append(f"its copy on {one} is suspended")
-        elif settings.replay_lag > 0:
+        elif settings.lag > 0:
             reasons.append(f"its copy on {one} is lagged")
         elif status is not None and status.state not in FOLLOWING:
             reasons.append(f"its copy on {one} is {status.state}")

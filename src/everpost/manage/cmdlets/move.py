@@ -5,7 +5,7 @@ from __future__ import annotations
 from everpost.activemanager.view import View
 from everpost.errors import EverpostError, NotFound, Refused
 from everpost.manage import registry
-from everpost.manage.cmdlets import lossy
+from everpost.manage.cmdlets import lagged, lossy
 from everpost.manage.cmdlets.change import look_up
 from everpost.manage.cmdlets.databases import database
 from everpost.manage.cmdlets.placement import Checks, move_row, rank, row_of, switch, view_of
@@ -88,7 +88,7 @@ async def move_active_mailbox_database(
                         context, found, target, dial, accepted=accept_data_loss, comment=move_comment
                     )
             else:
-                row = await switch(context, found, target, checks, move_comment)
+                row = await _switch(context, found, target, checks, move_comment)
         except EverpostError as error:
             if server is None and activate_preferred_on_server is None:
                 raise
@@ -96,6 +96,21 @@ async def move_active_mailbox_database(
             row.update(Status="Failed", ErrorMessage=str(error))
         rows.append(row)
     return rows
+
+
+async def _switch(
+    context: CommandContext, found: MailboxDatabase, target: str | None, checks: Checks, comment: str
+) -> Row:
+    """A switchover. With -SkipLagChecks a lagged copy that is named replays all first; passive again, it lags again."""
+    location = context.organization.locations[found.name][0]
+    lagging = target is not None and target != location.active and found.copy(target).lag > 0 and checks.skip_lag
+    if target is None or not lagging or location.state is not LocationState.OPEN:
+        return await switch(context, found, target, checks, comment)
+    found = await lagged.replay_all(context, found, target)
+    try:
+        return await switch(context, found, target, checks, comment)
+    finally:
+        await lagged.lag_again(context, context.organization.databases[found.name], target)
 
 
 def _server(context: CommandContext, name: str) -> str:

@@ -152,7 +152,7 @@ def _coming(view: View, row: DatabaseView, only: str | None) -> list[str]:
         settings = row.database.copy(server)
         if only not in (None, server) or server == row.location.active or not view.servers[server].holds_tenure:
             continue
-        if settings.suspended or settings.replay_lag > 0 or (server in inside and status.state in FOLLOWING):
+        if settings.suspended or settings.lag > 0 or (server in inside and status.state in FOLLOWING):
             continue
         if status.state in COMING:
             found.append(server)
@@ -222,6 +222,11 @@ def _no_target(row: DatabaseView, ranking: Ranking, target: str | None, coming: 
             f"The copy on {target} is not in the synchronous set of {name} yet, so it may lack acknowledged mail.",
             remedy="A member that was slow is asked in again after a quiet minute or more;"
             f" repeat when Get-MailboxDatabaseCopyStatus {name} shows it as the active's Resilience.",
+        )
+    if row.database.copy(target).lag > 0:
+        return Refused(
+            f"{name} cannot be moved to {target}: its copy there is lagged, and lacks what it keeps back.",
+            remedy="Add -SkipLagChecks: it then replays all that it has first, which may take a while.",
         )
     remedy = "See Get-MailboxDatabaseCopyStatus for its state."
     if "queue" in why:

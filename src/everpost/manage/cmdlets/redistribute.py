@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import logging
-
 from everpost.activemanager import balance, bestcopy
 from everpost.activemanager.balance import BalanceMove, Host, Mode, Placed
 from everpost.activemanager.view import DatabaseView, View
 from everpost.errors import EverpostError, Refused
-from everpost.log import fact
 from everpost.manage import registry
 from everpost.manage.cmdlets.change import look_up
 from everpost.manage.cmdlets.placement import Checks, rank, switch, view_of
@@ -16,8 +13,7 @@ from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
 from everpost.model.database import LocationState
 from everpost.model.server import DatabaseAvailabilityGroup
-
-log = logging.getLogger(__name__)
+from everpost.monitoring.catalogue import REDISTRIBUTED
 
 
 @registry.command("Redistribute-ActiveDatabases", positional=0, aliases=("RedistributeActiveDatabases.ps1",))
@@ -63,7 +59,8 @@ async def redistribute_active_databases(
         rows = [_planned(move) for move in moves] if what_if else await _carry_out(context, moves)
         if log_events:
             done = sum(row["Status"] == "Succeeded" for row in rows)
-            fact(log, "databases redistributed", event=4115, dag=dag.name, planned=len(moves), moved=done)
+            text = f"{done} of {len(moves)} planned moves of databases were made in {dag.name}"
+            context.live.record(REDISTRIBUTED, text, dag=dag.name, planned=str(len(moves)), moved=str(done))
     if not shown:
         return rows
     for row in rows:

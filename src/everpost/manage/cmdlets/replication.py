@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from everpost.activemanager.relation import QUARANTINED
 from everpost.errors import Refused, Unavailable
 from everpost.manage import registry
+from everpost.manage.cmdlets import lagged
 from everpost.manage.cmdlets.change import look_up
 from everpost.manage.cmdlets.copies import (
     COLUMNS,
@@ -22,7 +23,15 @@ from everpost.manage.cmdlets.copies import (
 )
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
-from everpost.model.database import CopySettings, CopyState, LocationState, MailboxDatabase, SeedOrder
+from everpost.model.database import (
+    CopySettings,
+    CopyState,
+    CopyStatus,
+    LocationState,
+    MailboxDatabase,
+    SeedOrder,
+    Token,
+)
 
 LONGEST_COMMENT = 512
 _NOT_FOLLOWING = (CopyState.SUSPENDED, CopyState.FAILED, CopyState.FAILED_AND_SUSPENDED)
@@ -63,10 +72,15 @@ def _must_not_be_seeding(settings: CopySettings, name: str) -> None:
 
 @registry.command("Suspend-MailboxDatabaseCopy", columns=COLUMNS)
 async def suspend_mailbox_database_copy(
-    context: CommandContext, identity: str, suspend_comment: str = "", activation_only: bool = False
+    context: CommandContext,
+    identity: str,
+    suspend_comment: str = "",
+    activation_only: bool = False,
+    enable_replay_lag: bool = False,
 ) -> list[Row]:
     """Stop copying and replaying to a passive copy (`MB01\\EX02`); with -ActivationOnly only bar it from automatic
-    activation, which is possible for the active copy too."""
+    activation, which is possible for the active copy too. -EnableReplayLag only lets a lagged copy that was played down
+    fall behind again."""
     found, server = _one(context, identity)
     name = f"{found.name}\\{server}"
     if len(suspend_comment) > LONGEST_COMMENT:
@@ -74,6 +88,9 @@ async def suspend_mailbox_database_copy(
             f"The comment has {len(suspend_comment)} characters.", remedy=f"Use {LONGEST_COMMENT} at the most."
         )
     settings = found.copy(server)
+    if enable_replay_lag:
+        await lagged.lag_again(context, found, server)
+        return await get_mailbox_database_copy_status(context, identity=name)
     comment = suspend_comment or settings.suspend_comment
     if activation_only:
         await change_copy(context, found, server, replace(settings, activation_suspended=True, suspend_comment=comment))
@@ -93,15 +110,28 @@ async def suspend_mailbox_database_copy(
 
 @registry.command("Resume-MailboxDatabaseCopy", columns=COLUMNS)
 async def resume_mailbox_database_copy(
-    context: CommandContext, identity: str, replication_only: bool = False
+    context: CommandContext,
+    identity: str,
+    replication_only: bool = False,
+    set_aside_diverged_logs: bool = False,
+    disable_replay_lag: bool = False,
+    disable_replay_lag_reason: str = "",
 ) -> list[Row]:
-    """Let a suspended copy follow again; the bar against activation goes too, unless -ReplicationOnly."""
+    """Let a suspended copy follow again; the bar against activation goes too, unless -ReplicationOnly. A copy that an
+    activation with loss left behind follows only with -SetAsideDivergedLogs: what it alone has is kept beside, in the
+    folder that its DivergedLogs then names, and its pages are set back (or it is seeded, where that is impossible).
+    -DisableReplayLag only plays a lagged copy down: it replays what it has and is a copy like any other, until
+    Suspend-MailboxDatabaseCopy -EnableReplayLag."""
     found, server = _one(context, identity)
     name = f"{found.name}\\{server}"
     settings = found.copy(server)
+    if disable_replay_lag:
+        await lagged.play_down(context, found, server, disable_replay_lag_reason or f"by {context.operator}")
+        return await get_mailbox_database_copy_status(context, identity=name)
     _must_not_be_seeding(settings, name)
     status = state_of(context, found, server)
     failed = status is not None and status.state is CopyState.FAILED_AND_SUSPENDED
+    word = _newest_loss(context, found, name, status) if set_aside_diverged_logs else settings.set_aside
     if not settings.suspended and not settings.activation_suspended and not failed:
         context.warning(f"{name} is not suspended.")
         return await get_mailbox_database_copy_status(context, identity=name)
@@ -112,12 +142,28 @@ async def resume_mailbox_database_copy(
         activation_suspended=barred,
         suspend_comment=settings.suspend_comment if barred else "",
         resumes=settings.resumes + 1,
+        set_aside=word,
     )
     await change_copy(context, found, server, after)
     active = context.organization.locations[found.name][0].active
     if (settings.suspended or failed) and server != active:
         await _until_resumed(context, found, server, after.resumes)
+    if set_aside_diverged_logs:
+        await until_state(context, found, server, CopyState.HEALTHY, SEED_WAIT)
+        status = state_of(context, found, server)
+        if status is not None and status.diverged:
+            context.warning(f"What {name} alone had is kept on {server} in {', '.join(status.diverged)}.")
     return await get_mailbox_database_copy_status(context, identity=name)
+
+
+def _newest_loss(context: CommandContext, found: MailboxDatabase, name: str, status: CopyStatus | None) -> Token | None:
+    """The word that -SetAsideDivergedLogs gives: about the losses up to now, and no later one."""
+    losses = [one.token for one in context.organization.locations[found.name][0].openings if one.lossy]
+    if not losses or status is None or QUARANTINED not in status.error:
+        raise Refused(
+            f"{name} has no diverged log.", remedy="Leave -SetAsideDivergedLogs out; see Get-MailboxDatabaseCopyStatus."
+        )
+    return losses[-1]
 
 
 async def _until_resumed(context: CommandContext, found: MailboxDatabase, server: str, resumes: int) -> None:
@@ -128,7 +174,11 @@ async def _until_resumed(context: CommandContext, found: MailboxDatabase, server
         if answered and status is not None and status.state is CopyState.FAILED_AND_SUSPENDED:
             remedy = f"Update-MailboxDatabaseCopy {found.name}\\{server} seeds it anew."
             if QUARANTINED in status.error:
-                remedy = f"Update-MailboxDatabaseCopy {found.name}\\{server} -DeleteExistingFiles gives that mail up."
+                remedy = (
+                    f"Resume-MailboxDatabaseCopy {found.name}\\{server} -SetAsideDivergedLogs keeps that mail's log"
+                    " beside and lets the copy follow again; Update-MailboxDatabaseCopy with -DeleteExistingFiles gives"
+                    " it up."
+                )
             raise Refused(f"{found.name}\\{server} failed again: {status.error}.", remedy=remedy)
         if answered and status is not None and status.state is not CopyState.SUSPENDED:
             return
@@ -172,7 +222,9 @@ async def update_mailbox_database_copy(
         )
     if status is not None and QUARANTINED in status.error and not delete_existing_files:
         raise Refused(
-            f"{name}: {status.error}.", remedy="Save what you need of it; -DeleteExistingFiles then gives it up."
+            f"{name}: {status.error}.",
+            remedy=f"Resume-MailboxDatabaseCopy {name} -SetAsideDivergedLogs keeps its log beside and lets it follow"
+            " again; -DeleteExistingFiles gives it up.",
         )
     _must_not_be_needed(context, found, server)
     source = _source(context, found, server, source_server)

@@ -1,0 +1,60 @@
+"""Lagged copies: played down, made to lag again, and activated after they replayed all (spec 2.9)."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from everpost.errors import Refused, Unavailable
+from everpost.manage.cmdlets.copies import change_copy
+from everpost.manage.context import CommandContext
+from everpost.model.database import LocationState, MailboxDatabase
+
+REPLAY_WAIT = 3600.0
+"""Seconds a move waits until a lagged copy has replayed what it has: up to 14 days of mail."""
+
+
+async def play_down(context: CommandContext, found: MailboxDatabase, server: str, reason: str) -> None:
+    """The copy replays what it has and keeps up, though its ReplayLagTime stays as it is. Raises Refused if it has
+    none."""
+    settings = found.copy(server)
+    name = f"{found.name}\\{server}"
+    if settings.replay_lag <= 0:
+        raise Refused(f"{name} has no ReplayLagTime.", remedy="Get-MailboxDatabaseCopyStatus shows which copies do.")
+    if settings.lag_disabled == reason:
+        context.warning(f"{name} is played down already.")
+        return
+    await change_copy(context, found, server, replace(settings, lag_disabled=reason))
+
+
+async def lag_again(context: CommandContext, found: MailboxDatabase, server: str) -> None:
+    """The end of a play-down: what comes from now on waits for its time again."""
+    settings = found.copy(server)
+    if not settings.lag_disabled:
+        context.warning(f"The replay lag of {found.name}\\{server} is not disabled.")
+        return
+    await change_copy(context, found, server, replace(settings, lag_disabled=""))
+
+
+async def replay_all(context: CommandContext, found: MailboxDatabase, server: str) -> MailboxDatabase:
+    """Before a lagged copy is activated: play it down, and wait until it has everything and is in the synchronous set.
+    Raises Unavailable, with the lag as it was."""
+    name = f"{found.name}\\{server}"
+    await play_down(context, found, server, f"it is to be activated by {context.operator}")
+    context.verbose(f"{name} replays what it has kept back.")
+    end, said = context.clock.boottime() + REPLAY_WAIT, 0.0
+    while True:
+        location = context.organization.locations[found.name][0]
+        if any(member.server == server for member in location.set):
+            return context.organization.databases[found.name]
+        now = context.clock.boottime()
+        if location.state is not LocationState.OPEN or not context.live.holds_tenure(server) or now > end:
+            await lag_again(context, context.organization.databases[found.name], server)
+            raise Unavailable(
+                f"{name} did not come into the synchronous set.",
+                remedy="See Get-MailboxDatabaseCopyStatus, and repeat.",
+            )
+        status = context.live.statuses(server).get(found.name)
+        if status is not None and status.replay_queue and now - said >= 10.0:
+            said = now
+            context.verbose(f"{name}: {status.replay_queue} logs are left to replay.")
+        await context.clock.sleep(0.1)
