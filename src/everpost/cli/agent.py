@@ -37,7 +37,7 @@ from everpost.monitoring import metrics
 from everpost.monitoring.monitor import Monitor
 from everpost.net import tls
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
-from everpost.store.migrate import migrate, upkeep
+from everpost.store.migrate import covered, migrate, upkeep
 
 log = logging.getLogger(__name__)
 
@@ -324,9 +324,11 @@ async def prepare_store(connection: object, lossy: bool) -> None:
     await migrate(connection, lossy=lossy)
 
 
-async def keep_store(connection: object) -> None:
-    """The store's daily work."""
+async def keep_store(connection: object, complete: bool) -> None:
+    """The store's daily work. `complete`: no copy lacks anything."""
     assert isinstance(connection, asyncpg.Connection)
+    if complete:
+        await covered(connection)
     await upkeep(connection)
 
 
