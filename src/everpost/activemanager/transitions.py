@@ -145,7 +145,7 @@ def dismount_taken_back(location: Location) -> Location:
 
 def move_abandoned(location: Location, *, reason: str) -> Location:
     """The active gives a move up before it stopped anything."""
-    if location.state is not S.MOVING:
+    if location.state is not S.MOVING or location.target is None:
         raise IllegalMove(f"{location.database} is not moving.")
     return replace(location, state=S.MOVING if location.dismount else S.OPEN, target=None, reason=reason)
 
@@ -153,7 +153,8 @@ def move_abandoned(location: Location, *, reason: str) -> Location:
 def closed(location: Location, lsn: int, timeline: int) -> Location:
     """The active was shut down cleanly at `lsn`. By its agent, guarded by its fence."""
     _must(location, S.CLOSED)
-    return replace(location, state=S.CLOSED, closed_lsn=lsn, closed_timeline=timeline)
+    wished = location.dismount or location.target is None
+    return replace(location, state=S.CLOSED, closed_lsn=lsn, closed_timeline=timeline, dismount=wished)
 
 
 def dismounted(location: Location, *, reason: str) -> Location:
