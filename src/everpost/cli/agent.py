@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -41,7 +42,7 @@ from everpost.store.migrate import covered, migrate, upkeep
 
 log = logging.getLogger(__name__)
 
-
+CLIENT_ROLES = {Role.CLIENT_ACCESS, Role.HUB_TRANSPORT}
 REMOVED_LOOK = 10.0
 """Seconds between looks whether a host that was removed belongs to the organisation again."""
 
@@ -55,7 +56,8 @@ class NotInOrganization(EverpostError):
 
 
 class Agent:
-    """One host's agent. A witness host has one too, without tenure and databases."""
+    """One host's agent. A witness host has one too, without tenure and databases; a host that only serves clients has no
+    databases."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
@@ -130,6 +132,13 @@ class Agent:
             alarms=tuple(self.monitor.standing()),
         )
 
+    async def cover(self) -> bool:
+        """Whether this host held its tenure at some moment after this was asked (3.8)."""
+        if self.tenure is None:
+            return False
+        await self.tenure.confirmed_after(self.clock.boottime())
+        return self.tenure.valid()
+
     async def _unbroken(self) -> bool:
         """Whether the tenure in the directory is still the one that our warden, which outlives the agent, guards."""
         if self.tenure is None:
@@ -190,6 +199,16 @@ class Agent:
             group.create_task(self.voters.run())
             if Role.MAILBOX in self.settings.roles:
                 await self._run_mailbox_role(group)
+            elif CLIENT_ROLES & set(self.settings.roles):
+                self._run_client_roles(group)
+
+    def _run_client_roles(self, group: asyncio.TaskGroup) -> None:
+        """A host that serves clients and has no databases holds a tenure as well: what its roles answer is covered by
+        it (3.8), and they wait for the page. There is no warden, as nothing has to be killed at the deadline."""
+        page = SharedPage(self.settings.shared_page, writable=True)
+        instance = f"agent {uuid.uuid4().hex}"
+        self.tenure = Tenure(self.directory, self.clock, self.settings.name, instance, self.settings.timing)
+        group.create_task(self._hold_tenure(page))
 
     async def _run_mailbox_role(self, group: asyncio.TaskGroup) -> None:
         settings = self.settings
@@ -263,9 +282,12 @@ class Agent:
         assert self.tenure is not None
         tenure = self.tenure
         instance = tenure.instance
+        guarded = Role.MAILBOX in self.settings.roles
 
         async def before_renew() -> bool:
             self._must_belong()
+            if not guarded:
+                return True
             try:
                 found = await self._warden.identity()
             except EverpostError:
@@ -275,7 +297,8 @@ class Agent:
             return True
 
         async def on_confirmed(until: float, epoch: int) -> None:
-            await self._warden.deadline(until)
+            if guarded:
+                await self._warden.deadline(until)
             page.set_deadline(until, epoch)
 
         await self.coordination.wait_allowed()  # before any tenure: without one nothing is activated or served
@@ -286,6 +309,7 @@ class Agent:
                 await tenure.renew_forever(before_renew, on_confirmed)
             except TenureLost:
                 fact(log, "tenure lost", level=logging.ERROR, server=self.settings.name, epoch=tenure.epoch)
+                page.set_deadline(0.0, 0)
                 if self.manager is not None:
                     self.manager.shut_page()  # before a new tenure could make old epochs look confirmed
                 self._wake_manager()
@@ -315,6 +339,8 @@ class Agent:
             await self.manager.shut_down(limit=15.0)
             await self.tenure.stop()  # no renewal may set the deadline again behind this
             self.manager.shut_page()
+            await self.tenure.release()
+        elif self.tenure is not None and self.manager is None:
             await self.tenure.release()
 
 

@@ -123,7 +123,7 @@ def _refuse_copies(context: CommandContext, server: str, *, lost: bool) -> None:
         lines.append(f"Remove-MailboxDatabaseCopy {name}\\{server}")
     remedy = f"Type first: {'; '.join(lines)}."
     if any(line.startswith("Mount") for line in lines):
-        remedy += f" Without -AcceptDataLoss, Mount-Database shows what would be lost; nothing is if {server} can be started."
+        remedy += f" Without -AcceptDataLoss it shows what would be lost; nothing is if {server} can be started."
     copies = ", ".join(f"{name}\\{server}" for name in held)
     raise Refused(f"{server} hosts copies of replicated databases: {copies}.", remedy=remedy)
 
