@@ -56,8 +56,8 @@ class NotInOrganization(EverpostError):
 
 
 class Agent:
-    """One host's agent. A witness host has one too, without tenure and databases; a host that only serves clients has no
-    databases."""
+    """One host's agent. A witness host has one too, without tenure and databases; one that only serves clients has a
+    tenure."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
