@@ -25,7 +25,14 @@ from everpost.manage.cmdlets.servers import active_on, mailbox_server, move_mana
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
 from everpost.model.database import CopySettings, CopyState, LocationState
-from everpost.model.server import ActivationPolicy, DatabaseAvailabilityGroup, MaintenancePhase, MaintenanceRecord
+from everpost.model.server import (
+    ActivationPolicy,
+    DatabaseAvailabilityGroup,
+    MaintenancePhase,
+    MaintenanceRecord,
+    Role,
+    Server,
+)
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +85,7 @@ async def start_dag_server_maintenance(
         return [_row(server.name, "Maintenance", server.name, status="NotNeeded", detail="it is in maintenance")]
     if record is None:
         record = await _begin(context, server.name, move_comment)
-    rows = [_row(server.name, "Block activation", server.name)]
+    rows = [_row(server.name, "Block activation", server.name), *_drained(context, server)]
     await _set_activation(context, server.name, record.suspended, suspended=True)
     moved, failed = await _move_all(context, server.name, move_comment)
     rows += moved
@@ -119,6 +126,19 @@ async def stop_dag_server_maintenance(context: CommandContext, server_name: str,
             f"{', '.join(record.moved)} stay where they are; Redistribute-ActiveDatabases, or"
             f" Move-ActiveMailboxDatabase -ActivatePreferredOnServer {server.name}, moves them back."
         )
+    return rows
+
+
+def _drained(context: CommandContext, server: Server) -> list[Row]:
+    """What its clients are told from now on; the processes that serve them follow the record."""
+    rows: list[Row] = []
+    for role in (Role.CLIENT_ACCESS, Role.HUB_TRANSPORT):
+        if role not in server.roles:
+            continue
+        if context.organization.drained(server.name, role):
+            rows.append(_row(server.name, "Send clients elsewhere", str(role), detail="new and idle sessions end"))
+        else:
+            context.warning(f"No other server has the role {role}: clients stay on {server.name} until it stops.")
     return rows
 
 
