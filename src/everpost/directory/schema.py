@@ -158,8 +158,12 @@ class OrganizationView:
     def drained(self, server: str, role: Role) -> bool:
         """Whether clients of that role of the server are sent to another one: it is in maintenance, and another one is
         not (spec 3.10; without another, being served here is better than not at all)."""
+        return server in self.maintenance and bool(self.relieved_by(server, role))
+
+    def relieved_by(self, server: str, role: Role) -> list[str]:
+        """Other servers of that role that are not in maintenance."""
         others = [one.name for one in self.servers.values() if role in one.roles and one.name != server]
-        return server in self.maintenance and any(name not in self.maintenance for name in others)
+        return sorted(name for name in others if name not in self.maintenance)
 
     def balancers(self) -> frozenset[str]:
         """Addresses of the hosts whose balancers may hand on connections."""

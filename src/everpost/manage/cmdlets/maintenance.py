@@ -74,7 +74,7 @@ async def start_dag_server_maintenance(
         raise Refused(f"{server.name} is in no DAG.", remedy="Dismount-Database its databases, then stop it.")
     plan = await _plan(context, server.name)
     if what_if:
-        return _shown(context, dag, server.name, plan)
+        return _shown(context, dag, server, plan)
     against = [*plan.refusals, *([] if override_minimum_two_copies else plan.thin)]
     if against:
         raise _refused(server.name, against, overridable=not plan.refusals)
@@ -129,14 +129,15 @@ async def stop_dag_server_maintenance(context: CommandContext, server_name: str,
     return rows
 
 
-def _drained(context: CommandContext, server: Server) -> list[Row]:
+def _drained(context: CommandContext, server: Server, *, status: str = "Succeeded") -> list[Row]:
     """What its clients are told from now on; the processes that serve them follow the record."""
     rows: list[Row] = []
     for role in (Role.CLIENT_ACCESS, Role.HUB_TRANSPORT):
         if role not in server.roles:
             continue
-        if context.organization.drained(server.name, role):
-            rows.append(_row(server.name, "Send clients elsewhere", str(role), detail="new and idle sessions end"))
+        others = context.organization.relieved_by(server.name, role)
+        if others:
+            rows.append(_row(server.name, "Send clients elsewhere", str(role), ", ".join(others), status=status))
         else:
             context.warning(f"No other server has the role {role}: clients stay on {server.name} until it stops.")
     return rows
@@ -255,13 +256,15 @@ async def _lives(context: CommandContext, name: str) -> bool:
     return True
 
 
-def _shown(context: CommandContext, dag: DatabaseAvailabilityGroup, server: str, plan: Plan) -> list[Row]:
+def _shown(context: CommandContext, dag: DatabaseAvailabilityGroup, document: Server, plan: Plan) -> list[Row]:
+    server = document.name
     rows = [_row(server, "Refusal", server, status="Refused", detail=why) for why in plan.refusals]
     for why in plan.thin:
         rows.append(
             _row(server, "Warning", server, status="NeedsOverride", detail=f"{why} (-OverrideMinimumTwoCopies)")
         )
     rows.append(_row(server, "Block activation", server, status="Planned"))
+    rows += _drained(context, document, status="Planned")
     rows += [_row(server, "Move", name, target, status="Planned") for name, target in plan.moves]
     if context.live.pam(dag.name) == server:
         rows.append(_row(server, "Move Primary Active Manager", dag.name, status="Planned"))
