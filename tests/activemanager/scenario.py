@@ -3,7 +3,7 @@
 me EX02                 pam EX01                dag E14-DAG
 server EX01 up|expired|taken|released|never
 database MB01 open EX01 epoch 5 servers EX01,EX02 set EX02 [eligible EX02,EX01] [target EX02] [seen 3.0]
-              [refused EX02] [reason restart] [lossy]
+              [refused EX02] [reason restart] [lossy] [dismount]
 copy MB01 EX02 Healthy [queue 0/0]
 => take EX01 with pam
 => become pam
@@ -47,8 +47,8 @@ def _options(words: list[str]) -> dict[str, str]:
     options: dict[str, str] = {}
     position = 0
     while position < len(words):
-        if words[position] == "lossy":
-            options["lossy"] = "yes"
+        if words[position] in ("lossy", "dismount"):
+            options[words[position]] = "yes"
             position += 1
         else:
             options[words[position]] = words[position + 1]
@@ -75,6 +75,7 @@ def _database(words: list[str], copies: dict[str, CopyStatus]) -> DatabaseView:
         refused=tuple(Refusal(server, "said no") for server in options.get("refused", "").split(",") if server),
         reason=options.get("reason", ""),
         lossy="lossy" in options,
+        dismount="dismount" in options,
     )
     servers = tuple(options["servers"].split(","))
     database = MailboxDatabase(name=name, guid=name, number=0, servers=servers)
@@ -146,7 +147,7 @@ def describe(action: Action) -> str:
             lossy = " with loss" if after.lossy else ""
             return f"activate {database} on {after.active} at {after.token.epoch}{lossy}{guarded}"
         case Settle(database=database, after=after, fences=fences):
-            return f"{after.state} {database} guarded by {','.join(sorted(fences))}"
+            return f"{after.state} {database}" + (f" guarded by {','.join(sorted(fences))}" if fences else "")
 
 
 def outcome(text: str) -> tuple[list[str], list[str]]:

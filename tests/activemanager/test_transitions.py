@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from msgspec.structs import replace
 
@@ -32,9 +34,17 @@ def _moves(before: Location) -> dict[LocationState, list[object]]:
     return {
         LocationState.ACTIVATING: [lambda: t.begin_activation(before, "EX02", reason="r")],
         LocationState.OPEN: [lambda: t.opened(before, A, opening), lambda: t.move_abandoned(before, reason="r")],
-        LocationState.MOVING: [lambda: t.moving(before, "EX02", reason="r")],
+        LocationState.MOVING: [
+            lambda: t.moving(before, "EX02", reason="r"),
+            lambda: t.opened(replace(before, dismount=True), A, opening),
+            lambda: t.move_abandoned(replace(before, dismount=True), reason="r"),
+        ],
         LocationState.CLOSED: [lambda: t.closed(before, 1, 1), lambda: t.mount_asked(before, reason="r")],
-        LocationState.DISMOUNTED: [lambda: t.dismounted(before, reason="r")],
+        LocationState.DISMOUNTED: [
+            lambda: t.dismounted(before, reason="r"),
+            lambda: t.dismounted_without_closing(replace(before, dismount=True), reason="r"),
+            lambda: t.dismounted_unopened(replace(before, dismount=True), reason="r"),
+        ],
     }
 
 
@@ -83,6 +93,40 @@ def test_a_shrunk_member_is_not_eligible_and_a_grown_one_is() -> None:
 def test_a_move_to_a_copy_outside_the_set_is_refused() -> None:
     with pytest.raises(t.IllegalMove, match="EX03 is not in the synchronous set"):
         t.moving(location(LocationState.OPEN), "EX03", reason="r")
+
+
+@pytest.mark.parametrize("target", [None, "EX02"])
+@pytest.mark.parametrize("state", [one for one in LocationState if one is not LocationState.UNKNOWN])
+def test_an_ordered_dismount_outlives_every_way_of_getting_on(state: LocationState, target: str | None) -> None:
+    """T-AM-6: from whatever state it was ordered in, no path ends open; only an administrator's mount takes it back."""
+    moving = state is LocationState.MOVING
+    asked = t.dismount_asked(location(state, target=target if moving else None), reason="an administrator")
+    seen, todo = set(), [asked]
+    while todo:
+        one = todo.pop()
+        key = (one.state, one.target, one.dismount)
+        if key in seen:
+            continue
+        seen.add(key)
+        assert one.state is not LocationState.OPEN, "clients would be let in"
+        if one.state is LocationState.DISMOUNTED:
+            assert not one.dismount, "the next mount would end closed"
+            continue
+        opening = Opening(one.token, one.active, 6, 2000, "n5")
+        for move in (
+            lambda one=one: t.begin_activation(one, "EX01", reason="r"),
+            lambda one=one, opening=opening: t.opened(one, A, opening),
+            lambda one=one: t.refuse(one, one.active, "r"),
+            lambda one=one: t.shrunk(one, "EX02", reason="r"),
+            lambda one=one: t.move_abandoned(one, reason="r"),
+            lambda one=one: t.closed(one, 1, 1),
+            lambda one=one: t.dismounted(one, reason="r"),
+            lambda one=one: t.dismounted_without_closing(one, reason="r"),
+            lambda one=one: t.dismounted_unopened(one, reason="r"),
+        ):
+            with contextlib.suppress(t.IllegalMove):
+                todo.append(move())
+    assert any(key[0] is LocationState.DISMOUNTED for key in seen)
 
 
 HISTORY = location(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import threading
+import time
 
 import pytest
 
@@ -77,6 +80,40 @@ def test_T_AM_6_a_dismounted_database_stays_so_when_manager_and_servers_change(w
     world.o.wait(lambda: world.location("MB01", other) == ("EX01", "Dismounted"), 30, "still dismounted")
     world.first.rows("Mount-Database MB01")
     world.mounted_on("MB01", "EX01")
+
+
+def test_T_AM_6_a_dismount_ordered_in_the_middle_of_a_failover_ends_closed(world: World) -> None:
+    """The failover is held up by a postmaster that stands still; the order comes while EX02 activates its copy."""
+    world.home()
+    log = world.second.data / "log" / "agent.log"
+    said = log.stat().st_size
+    world.first.host.cut()
+    try:
+        postmaster = world.second.postmaster("MB01")
+        assert postmaster is not None
+        os.kill(postmaster, signal.SIGSTOP)
+        world.o.wait(lambda: _decided(log.read_text()[said:]), 20, "the failover has begun")
+        ordering = threading.Thread(target=_ask, args=(world.second, "Dismount-Database MB01"))
+        ordering.start()
+        time.sleep(0.3)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(postmaster, signal.SIGCONT)
+        ordering.join(90)
+        world.o.wait(lambda: world.location("MB01", world.second)[1] == "Dismounted", 60, "it ends closed")
+    finally:
+        world.first.host.mend()
+    world.o.wait(lambda: _tenure(world, "EX01"), 30, "EX01 back")
+    assert world.location("MB01", world.second)[1] == "Dismounted", "nobody opens it without a word"
+    world.second.rows("Mount-Database MB01")
+    world.whole()
+
+
+def _decided(text: str) -> bool:
+    return any("activation decided" in line and "MB01" in line for line in text.splitlines())
+
+
+def _tenure(world: World, name: str) -> bool:
+    return bool(world.second.rows(f"Get-ExchangeServer {name}", 5.0)[0]["Tenure"])
 
 
 def test_T_AM_7_a_server_that_stops_hands_over_first(world: World) -> None:

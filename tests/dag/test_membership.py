@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 
 import pytest
 
-from everpost.lab.hosts import open_lab
-from everpost.lab.organisation import WITNESS, CommandFailed, Organisation
+from everpost.lab.hosts import NamespaceHost, open_lab
+from everpost.lab.organisation import WITNESS, CommandFailed, Organisation, Server
 
 from .real import DAG, dag, said
 
@@ -170,3 +172,31 @@ def test_T_DAG_8_a_dead_member_is_removed_and_comes_back_as_a_plain_server(organ
     )
     first.rows("Remove-ExchangeServer EX03", 60.0)
     assert "There is no server EX03" in said(first, "Get-ExchangeServer EX03")
+
+
+def test_a_host_that_only_serves_clients_greets_them(organisation: Organisation) -> None:
+    """It has a tenure of its own, by which its roles may answer, and no warden."""
+    first = organisation.servers[0]
+    found = Server(organisation.lab.host("CAS1", 15))
+    host = found.host
+    assert isinstance(host, NamespaceHost)
+    token = first.command("server", "token", "--config", str(first.config)).strip().splitlines()[-1]
+    found.command("server", "join", "--token", token, "--roles", "clientaccess,hubtransport", *found.folders())
+    found.start()
+    try:
+        organisation.wait_agent(found)
+        organisation.wait(lambda: first.rows("Get-ExchangeServer CAS1", 5.0)[0]["Tenure"], 20, "its tenure")
+        organisation.wait(lambda: _greeting(host, 143).startswith("* OK"), 20, "the greeting of IMAP")
+        organisation.wait(lambda: _greeting(host, 25).startswith("220 "), 20, "the greeting of SMTP")
+        found.stop()
+        assert not first.rows("Get-ExchangeServer CAS1", 5.0)[0]["Tenure"], "it gives its tenure back"
+    finally:
+        found.stop()
+
+
+GREETING = "import socket, sys; print(socket.create_connection(sys.argv[1:], 5).makefile().readline())"
+
+
+def _greeting(host: NamespaceHost, port: int) -> str:
+    argv = ["ip", "netns", "exec", host.space, sys.executable, "-c", GREETING, host.address, str(port)]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=20).stdout

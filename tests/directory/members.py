@@ -32,6 +32,7 @@ class Members:
     def __init__(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="everpost-etcd-", dir="/var/tmp"))
         self.binary = etcdserver.find()
+        self.address = "127.0.0.1"
         self.authority = tls.create_authority("Contoso")
         self.tls_dir = self.certificate("EX01")
         self.specs: dict[str, EtcdMemberSpec] = {}
@@ -41,7 +42,7 @@ class Members:
         """A host's folder of keys."""
         key = tls.new_key()
         folder = self.folder / f"tls-{name}"
-        tls.save_host(folder, key, self.authority.sign(key.public_key(), name, ["127.0.0.1"]), self.authority.pem)
+        tls.save_host(folder, key, self.authority.sign(key.public_key(), name, [self.address]), self.authority.pem)
         return folder
 
     def context(self) -> ssl.SSLContext:
@@ -52,7 +53,7 @@ class Members:
         """A member's settings, before it is known with whom it starts."""
         spec = EtcdMemberSpec(
             name=name,
-            address="127.0.0.1",
+            address=self.address,
             client_port=ports[0],
             peer_port=ports[1],
             data_dir=str(self.folder / name),
@@ -92,8 +93,8 @@ class Members:
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             assert self.processes[name].poll() is None, (self.folder / f"{name}.log").read_text()[-2000:]
-            with socket.socket() as probe:
-                if probe.connect_ex(("127.0.0.1", self.specs[name].client_port)) == 0:
+            with socket.socket(socket.AF_INET6 if ":" in self.address else socket.AF_INET) as probe:
+                if probe.connect_ex((self.address, self.specs[name].client_port)) == 0:
                     return
             time.sleep(0.02)
         raise AssertionError(f"{name} did not listen within {seconds} s")

@@ -124,6 +124,9 @@ async def test_another_cluster_is_not_believed(single: Members, members: Members
     for name, spec in list(members.specs.items()):
         members.specs[name] = msgspec.structs.replace(spec, tls_dir=str(single.tls_dir))
     members.found("EX01")
+    stranger = members.directory("EX01")
+    await members.leader(stranger)  # before that it listens and answers nothing, so nobody can tell whose it is
+    await stranger.close()
     directory = single.directory("EX01")
     await directory.get("/a")
     assert directory.cluster_id is not None

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from everpost.cli import voters
 from everpost.directory import etcdserver
 from everpost.directory.etcdserver import EtcdMemberSpec
 from everpost.errors import EverpostError
+from everpost.model.server import Server, https
 from tests.directory.members import Members
 
 SPEC = EtcdMemberSpec(
@@ -39,6 +42,35 @@ def test_the_command_line_follows_the_settings() -> None:
     assert "--unsafe-no-fsync" not in line and "--force-new-cluster" not in line
     assert not any(word.startswith("--enable-grpc-gateway") for word in line)
     assert "--unsafe-no-fsync" in etcdserver.argv(msgspec.structs.replace(SPEC, fsync=False), "etcd")
+
+
+def test_an_ipv6_address_stands_in_brackets() -> None:
+    """In every URL that is compared with what etcd lists, and in what etcd is told (RFC 3986 3.2.2)."""
+    spec = msgspec.structs.replace(SPEC, address="fd00:77::11")
+    assert (spec.peer_url, spec.client_url) == ("https://[fd00:77::11]:2380", "https://[fd00:77::11]:2379")
+    line = etcdserver.argv(spec, "etcd")
+    assert option(line, "--listen-client-urls") == option(line, "--advertise-client-urls") == spec.client_url
+    assert option(line, "--listen-peer-urls") == option(line, "--initial-advertise-peer-urls") == spec.peer_url
+    host = Server(name="EX01", address="fd00:77::11", replication_address="", roles=())
+    assert voters.peer_url(host) == spec.peer_url
+    assert https("ex01.contoso.com", 443) == "https://ex01.contoso.com:443"
+
+
+async def test_a_member_on_ipv6_serves(free_ports: Callable[[int], list[int]]) -> None:
+    """The real program takes the URLs, and the client reaches it by them."""
+    members = Members()
+    try:
+        members.address = "::1"
+        members.tls_dir = members.certificate("EX06")
+        members.spec("EX06", free_ports(2))
+        members.found("EX06")
+        directory = members.directory("EX06")
+        assert (await directory.txn({}, {"/a": b"1"}, attempt=5.0)).succeeded
+        [member] = await members.membership(directory).members()
+        assert (member.peer_url, member.client_url) == (members.specs["EX06"].peer_url, members.url("EX06"))
+        await directory.close()
+    finally:
+        members.close()
 
 
 def test_settings_survive_and_are_removed(tmp_path: Path) -> None:

@@ -165,6 +165,9 @@ class Organisation:
     async def names(self) -> list[str]:
         return self.voters
 
+    async def reconcile(self, *_: Any) -> None:
+        """The voters follow: not of interest here."""
+
     async def run(self, line: str) -> list[dict[str, Any]]:
         """Rows of a line of the shell."""
         context = SimpleNamespace(

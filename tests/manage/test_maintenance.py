@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import pytest
+from msgspec.structs import replace
 
+from everpost.directory import keys
+from everpost.directory.schema import encode
 from everpost.errors import Refused
 from everpost.model.database import CopySettings
-from everpost.model.server import ActivationPolicy
+from everpost.model.server import ActivationPolicy, Role
 
 from .organisation import Died, Organisation
 
@@ -181,3 +184,27 @@ async def test_moves_report_a_database_that_went_home_and_each_refusal() -> None
     rows = await found.run("Move-ActiveMailboxDatabase -Server EX1 -ActivateOnServer EX3")
     assert {row["Status"] for row in rows} == {"Failed"}
     assert all("does not hold its tenure" in row["ErrorMessage"] for row in rows)
+
+
+async def test_clients_are_sent_elsewhere_while_there_is_somewhere_else() -> None:
+    """The start says what becomes of the server's clients; the end takes it back with the record."""
+    found = await Organisation(("EX01", "EX02", "EX03"), {"MB01": ("EX01", "EX02", "EX03")}).start()
+
+    async def serves_clients(name: str) -> None:
+        document = replace(found.server(name), roles=(Role.MAILBOX, Role.CLIENT_ACCESS))
+        await found._write({}, {keys.server(name): encode(document)})
+
+    await serves_clients("EX01")
+    rows = await found.run("Start-DagServerMaintenance EX01")
+    assert "Send clients elsewhere" not in [row["Step"] for row in rows]
+    assert any("No other server has the role clientaccess" in text for text in found.warnings)
+    await found.run("Stop-DagServerMaintenance EX01")
+    await serves_clients("EX02")
+    rows = await found.run("Start-DagServerMaintenance EX01")
+    planned = await found.run("Start-DagServerMaintenance EX01 -WhatIf")
+    for shown in (rows, planned):
+        told = [(row["Object"], row["Target"]) for row in shown if row["Step"] == "Send clients elsewhere"]
+        assert told == [("clientaccess", "EX02")]
+    assert found.view.drained("EX01", Role.CLIENT_ACCESS)
+    await found.run("Stop-DagServerMaintenance EX01")
+    assert not found.view.drained("EX01", Role.CLIENT_ACCESS)

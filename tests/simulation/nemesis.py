@@ -228,7 +228,10 @@ class Nemesis:
         if location.state is LocationState.DISMOUNTED:
             return transitions.mount_asked(location, reason="an administrator mounts it")
         if location.state is not LocationState.OPEN:
-            return None
+            # In the middle of something: only an order to dismount, or taking it back, is possible.
+            if location.dismount:
+                return transitions.dismount_taken_back(location)
+            return transitions.dismount_asked(location, reason="an administrator dismounts it")
         if self._chance.random() < 0.25:
             return transitions.dismounting(location, reason="an administrator dismounts it")
         if not location.set:

@@ -374,7 +374,7 @@ async def test_a_lossy_opening_without_room_begins_anew(
     inbox = await store.get_folder(box, "INBOX")
     await store.store_flags(box, inbox.id, [2], FlagMode.ADD, DELETED, op=op())
     await store.expunge(box, inbox.id, None, op=op())
-    full = "update everpost_mail.folder set uid_next = 4294967290 where name = 'INBOX'"
+    full = "update everpost_mail.folder set uid_next = 4294967290, single_in = null where name = 'INBOX'"
     await server.engine._mail.ask(lambda connection: connection.execute(full))
     await store.append(box, "INBOX", [Append(raw=b"last")] * 5, op=op())
     with pytest.raises(Refused):

@@ -164,3 +164,22 @@ async def test_nothing_is_left_when_the_last_client_left(world: World) -> None:
     await asyncio.sleep(0.02)
     assert world.receiver._watch is None
     assert not world.receiver._conversations
+
+
+async def test_maintenance_sends_clients_elsewhere_until_it_ends(world: World) -> None:
+    """A delivery under way is acknowledged first; whoever comes meets 421 instead of a banner."""
+    port = await world.listen()
+    world.store.held = asyncio.Event()
+    busy, idle = [await Client.connect(port) for _ in range(2)]
+    assert await busy.say(OPEN + b"DATA\r\n", 4) == [250, 250, 250, 354]
+    busy.send(b"x\r\n.\r\n")
+    while not world.store.asked:
+        await asyncio.sleep(0.01)
+    world.receiver.drain(True)
+    assert [await idle.reply(), await idle.reply()] == [421, 0]
+    assert codes(await talk(port, b"")) == [421]
+    assert await busy.silent()
+    world.store.held.set()
+    assert [await busy.reply(), await busy.reply(), await busy.reply()] == [250, 421, 0]
+    world.receiver.drain(False)
+    assert codes(await talk(port, GREET + b"QUIT\r\n")) == [220, 250, 221]

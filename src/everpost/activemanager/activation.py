@@ -13,8 +13,10 @@ import logging
 import secrets
 from collections.abc import Awaitable, Callable
 
+from msgspec.structs import replace
+
 from everpost.activemanager import transitions
-from everpost.activemanager.record import Held, LocationWriter
+from everpost.activemanager.record import Held, LocationWriter, Superseded
 from everpost.clock import Clock
 from everpost.databases.interface import Engine, Received
 from everpost.errors import EverpostError
@@ -84,7 +86,7 @@ class Activation:
         await self._engine.set_names(())
         await self._engine.record_opening(opening, self._prepare)
         self._must_hold_tenure(location)
-        now_open = await self._writer.change(held, lambda before: transitions.opened(before, member, opening))
+        now_open = await self._record_open(held, member, opening)
         fact(
             log,
             "opened",
@@ -96,6 +98,28 @@ class Activation:
             total_s=round(self._clock.boottime() - began, 3),
         )
         return now_open
+
+    async def _record_open(self, held: Held, member: Member, opening: Opening) -> Held:
+        """An order to dismount may come while the copy is activated: it changes nothing but how this ends, so it is
+        no reason to leave an opening behind that was written and never recorded."""
+        while True:
+            try:
+                return await self._writer.change(held, lambda before: transitions.opened(before, member, opening))
+            except Superseded:
+                newer = await self._reread(held)
+                if newer is None or replace(newer.location, dismount=held.location.dismount) != held.location:
+                    raise
+                if newer.revision == held.revision:
+                    raise  # it was a fence that changed
+                held = newer
+
+    async def _reread(self, held: Held) -> Held | None:
+        while self._still_mine():
+            try:
+                return await self._writer.read(held.location.database)
+            except EverpostError:
+                await self._clock.sleep(0.05)
+        return None
 
     def _must_be_eligible(self, location: Location) -> None:
         member = Member(self._me, self._engine.incarnation)

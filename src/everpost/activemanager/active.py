@@ -19,11 +19,13 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-Upkeep = Callable[[object], Awaitable[None]]
-"""The store's daily work, given a connection to an open active."""
+Upkeep = Callable[[object, bool], Awaitable[None]]
+"""The store's daily work, given a connection to an open active, and whether no other copy lacks anything of it: then
+what it counts while the set is empty (3.4: UIDs) begins anew."""
 GENERATION = 1024 * 1024
 PROGRESS_EVERY = 1.0
 LOCAL_PROBE_EVERY = 1.0
+COVER_EVERY = 10.0
 UPKEEP_EVERY = 3600.0
 """Seconds between offers to the store to do its daily work; the store knows when it did it last."""
 CANNOT_WRITE = 5.0
@@ -57,6 +59,8 @@ class ActiveDuty:
         self._upkeep = upkeep
         self._upkeep_at = now
         self._upkeep_task: asyncio.Task[None] | None = None
+        self._covered = False
+        """Whether the store was told of the set's present stretch with a member."""
         self._generated: tuple[int, float] = (0, 0.0)
 
     @property
@@ -141,9 +145,22 @@ class ActiveDuty:
             self._upkeep_task = None
             if error is not None:
                 log.warning("%s: upkeep: %s", self._database, error)
-        if now - self._upkeep_at >= UPKEEP_EVERY:
+                self._covered = False
+                return
+        self._covered = self._covered and not self.held.location.single
+        due = not self._covered and self._complete() and now - self._upkeep_at >= COVER_EVERY
+        if due or now - self._upkeep_at >= UPKEEP_EVERY:
             self._upkeep_at = now
-            self._upkeep_task = asyncio.create_task(self._engine.upkeep(self._upkeep))
+            self._covered = self._complete()
+            self._upkeep_task = asyncio.create_task(self._engine.upkeep(self._keep_store))
+
+    def _complete(self) -> bool:
+        """Whether what is acknowledged is on another copy too, or there is none that could lack it. Names always
+        contain the recorded set, so while it has a member nothing is given on one copy alone."""
+        return not self.held.location.single or len(self._host.copies(self._database)) == 1
+
+    async def _keep_store(self, connection: object) -> None:
+        await self._upkeep(connection, self._complete())
 
     def cannot_write(self) -> bool:
         """Whether no local commit has returned for too long, though one was asked for."""

@@ -133,6 +133,9 @@ def _gone(view: View, server: str) -> bool:
 
 def _for_database(view: View, database: DatabaseView, load: bestcopy.Load) -> Activate | Settle | None:
     location = database.location
+    wished = _dismount_wished(view, database)
+    if wished is not None:
+        return wished
     match location.state:
         case LocationState.MOVING if location.target is None:
             # An administrator's dismount: its own agent finishes it, or PAM when that lost its tenure.
@@ -151,6 +154,29 @@ def _for_database(view: View, database: DatabaseView, load: bestcopy.Load) -> Ac
         case LocationState.DISMOUNTED | LocationState.UNKNOWN:
             return None
     return None
+
+
+def _dismount_wished(view: View, database: DatabaseView) -> Settle | None:
+    """End an ordered dismount whose moment has come: what was under way is closed, or came to no end. While it goes on
+    it is left alone; its end is a close."""
+    location = database.location
+    if not location.dismount or not location.openings:
+        return None
+    reason = "dismounted by an administrator"
+    match location.state:
+        case LocationState.CLOSED:
+            after = transitions.dismounted(location, reason=reason)
+        case LocationState.MOVING if _gone(view, location.active):
+            return _settle(view, database)
+        case LocationState.ACTIVATING if (
+            _gone(view, location.active)
+            or any(one.server == location.active for one in location.refused)
+            or database.seen_for > ACTIVATION_LIMIT
+        ):
+            after = transitions.dismounted_unopened(location, reason=f"{reason}; {location.active} did not open it")
+        case _:
+            return None
+    return Settle(database=location.database, revision=database.revision, after=after, fences={}, reason=reason)
 
 
 def _settle(view: View, database: DatabaseView) -> Settle:

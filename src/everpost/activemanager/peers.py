@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 
 from everpost.errors import EverpostError, NotFound, Refused, Unavailable
-from everpost.model.server import Server
+from everpost.model.server import Server, https
 
 
 class Agents:
@@ -30,8 +30,7 @@ class Agents:
             raise NotFound(f"There is no server {server}.", remedy="Get-ExchangeServer lists the servers.")
         if self._session is None:
             self._session = aiohttp.ClientSession()
-        address = f"[{host.address}]" if ":" in host.address else host.address
-        url = f"https://{address}:{host.ports.agent}{path}"
+        url = https(host.address, host.ports.agent) + path
         limit = aiohttp.ClientTimeout(total=timeout, sock_connect=min(timeout, 1.0))
         try:
             async with self._session.request(method, url, json=json, ssl=self._ssl, timeout=limit) as answer:

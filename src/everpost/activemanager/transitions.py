@@ -16,7 +16,7 @@ from everpost.model.database import Location, LocationState, Member, Opening, Re
 S = LocationState
 
 MOVES: dict[LocationState, frozenset[LocationState]] = {
-    S.ACTIVATING: frozenset({S.OPEN, S.ACTIVATING}),
+    S.ACTIVATING: frozenset({S.OPEN, S.ACTIVATING, S.MOVING, S.DISMOUNTED}),
     S.OPEN: frozenset({S.OPEN, S.MOVING, S.ACTIVATING}),
     S.MOVING: frozenset({S.CLOSED, S.OPEN, S.ACTIVATING, S.DISMOUNTED}),
     S.CLOSED: frozenset({S.ACTIVATING, S.DISMOUNTED}),
@@ -40,7 +40,8 @@ def begin_activation(
 ) -> Location:
     """Step one of an activation (3.3). By PAM, guarded by the PAM key, its own fence, this record, and the old
     active's taken fence or a CLOSED record; or by the active's own agent for its own copy, guarded by its fence.
-    The epoch grows, clients stay out, and `eligible` stays the former set until the opening."""
+    The epoch grows, clients stay out, and `eligible` stays the former set until the opening. A dismount that was
+    ordered stays ordered."""
     _must(location, S.ACTIVATING)
     return replace(
         location,
@@ -52,6 +53,7 @@ def begin_activation(
         target=None,
         refused=tuple(refused),
         reason=reason,
+        dismount=location.dismount or (location.state is S.MOVING and location.target is None),
     )
 
 
@@ -64,14 +66,15 @@ def refuse(location: Location, server: str, why: str) -> Location:
 
 def opened(location: Location, member: Member, opening: Opening, new_set: Iterable[Member] = ()) -> Location:
     """Step two (3.3). By the activating copy's agent, guarded by its fence, after names were loaded and the opening
-    row was committed. From here on only the new set and the active itself are eligible."""
+    row was committed. From here on only the new set and the active itself are eligible. With a dismount ordered it is
+    recorded as on its way to being closed, so that no client is let in."""
     _must(location, S.OPEN)
     if location.state is not S.ACTIVATING or opening.token != location.token or member.server != location.active:
         raise IllegalMove(f"{location.database} is not being activated by {member.server} at {opening.token}.")
     members = tuple(sorted(new_set))
     return replace(
         location,
-        state=S.OPEN,
+        state=S.MOVING if location.dismount else S.OPEN,
         set=members,
         eligible=(*members, member),
         lossy=False,
@@ -115,26 +118,49 @@ def moving(location: Location, target: str, *, reason: str) -> Location:
 def dismounting(location: Location, *, reason: str) -> Location:
     """An administrator's dismount begins: a move to nowhere."""
     _must(location, S.MOVING)
-    return replace(location, state=S.MOVING, target=None, reason=reason)
+    return replace(location, state=S.MOVING, target=None, dismount=True, reason=reason)
+
+
+def dismount_asked(location: Location, *, reason: str) -> Location:
+    """An administrator's dismount at whatever moment: of an open database it begins, a closed one is dismounted, and
+    where something is under way the order is recorded for whoever ends that."""
+    match location.state:
+        case S.OPEN:
+            return dismounting(location, reason=reason)
+        case S.CLOSED:
+            return dismounted(location, reason=reason)
+        case S.ACTIVATING:
+            return replace(location, dismount=True)
+        case S.MOVING:
+            return location if location.target is None else replace(location, dismount=True)
+        case S.DISMOUNTED:
+            return location
+    raise IllegalMove(f"{location.database} is {location.state}.")
+
+
+def dismount_taken_back(location: Location) -> Location:
+    """An administrator's mount while an ordered dismount waits for what is under way."""
+    return replace(location, dismount=False)
 
 
 def move_abandoned(location: Location, *, reason: str) -> Location:
     """The active gives a move up before it stopped anything."""
-    if location.state is not S.MOVING:
+    if location.state is not S.MOVING or location.target is None:
         raise IllegalMove(f"{location.database} is not moving.")
-    return replace(location, state=S.OPEN, target=None, reason=reason)
+    return replace(location, state=S.MOVING if location.dismount else S.OPEN, target=None, reason=reason)
 
 
 def closed(location: Location, lsn: int, timeline: int) -> Location:
     """The active was shut down cleanly at `lsn`. By its agent, guarded by its fence."""
     _must(location, S.CLOSED)
-    return replace(location, state=S.CLOSED, closed_lsn=lsn, closed_timeline=timeline)
+    wished = location.dismount or location.target is None
+    return replace(location, state=S.CLOSED, closed_lsn=lsn, closed_timeline=timeline, dismount=wished)
 
 
 def dismounted(location: Location, *, reason: str) -> Location:
     """An administrator's dismount of a closed database; it stays so until a mount."""
     _must(location, S.DISMOUNTED)
-    return replace(location, state=S.DISMOUNTED, target=None, reason=reason)
+    return replace(location, state=S.DISMOUNTED, target=None, dismount=False, reason=reason)
 
 
 def dismounted_without_closing(location: Location, *, reason: str) -> Location:
@@ -142,9 +168,27 @@ def dismounted_without_closing(location: Location, *, reason: str) -> Location:
     agent (its fence) after no process of it is left, or by PAM guarded by the active's taken fence. `closed_lsn` stays
     empty, as nobody knows where the log ends: the mount is an activation as after a crash."""
     _must(location, S.DISMOUNTED)
-    if location.state is not S.MOVING or location.target is not None:
+    if location.state is not S.MOVING or not (location.dismount or location.target is None):
         raise IllegalMove(f"{location.database} is not being dismounted.")
-    return replace(location, state=S.DISMOUNTED, closed_lsn=None, closed_timeline=None, reason=reason)
+    return replace(
+        location,
+        state=S.DISMOUNTED,
+        target=None,
+        dismount=False,
+        closed_lsn=None,
+        closed_timeline=None,
+        reason=reason,
+    )
+
+
+def dismounted_unopened(location: Location, *, reason: str) -> Location:
+    """A dismount ordered during an activation that came to no end. By PAM: nobody was let in at this epoch, and what
+    would still open it finds another record. What must be there of a log (`closed_lsn`) stays known; an order to lose
+    something does not outlive it."""
+    _must(location, S.DISMOUNTED)
+    if location.state is not S.ACTIVATING or not location.dismount:
+        raise IllegalMove(f"No dismount of {location.database} was ordered while it is activated.")
+    return replace(location, state=S.DISMOUNTED, dismount=False, lossy=False, refused=(), reason=reason)
 
 
 def mount_asked(location: Location, *, reason: str) -> Location:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -38,11 +39,11 @@ from everpost.monitoring.catalogue import Kind
 from everpost.monitoring.monitor import Monitor
 from everpost.net import tls
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
-from everpost.store.migrate import migrate, upkeep
+from everpost.store.migrate import covered, migrate, upkeep
 
 log = logging.getLogger(__name__)
 
-
+CLIENT_ROLES = {Role.CLIENT_ACCESS, Role.HUB_TRANSPORT}
 REMOVED_LOOK = 10.0
 """Seconds between looks whether a host that was removed belongs to the organisation again."""
 
@@ -56,7 +57,8 @@ class NotInOrganization(EverpostError):
 
 
 class Agent:
-    """One host's agent. A witness host has one too, without tenure and databases."""
+    """One host's agent. A witness host has one too, without tenure and databases; one that only serves clients has a
+    tenure."""
 
     def __init__(self, settings: ServerSettings) -> None:
         self.settings = settings
@@ -135,6 +137,13 @@ class Agent:
             alarms=tuple(self.monitor.standing()),
         )
 
+    async def cover(self) -> bool:
+        """Whether this host held its tenure at some moment after this was asked (3.8)."""
+        if self.tenure is None:
+            return False
+        await self.tenure.confirmed_after(self.clock.boottime())
+        return self.tenure.valid()
+
     async def _unbroken(self) -> bool:
         """Whether the tenure in the directory is still the one that our warden, which outlives the agent, guards."""
         if self.tenure is None:
@@ -195,6 +204,16 @@ class Agent:
             group.create_task(self.voters.run())
             if Role.MAILBOX in self.settings.roles:
                 await self._run_mailbox_role(group)
+            elif CLIENT_ROLES & set(self.settings.roles):
+                self._run_client_roles(group)
+
+    def _run_client_roles(self, group: asyncio.TaskGroup) -> None:
+        """A host that serves clients and has no databases holds a tenure as well: what its roles answer is covered by
+        it (3.8), and they wait for the page. There is no warden, as nothing has to be killed at the deadline."""
+        page = SharedPage(self.settings.shared_page, writable=True)
+        instance = f"agent {uuid.uuid4().hex}"
+        self.tenure = Tenure(self.directory, self.clock, self.settings.name, instance, self.settings.timing)
+        group.create_task(self._hold_tenure(page))
 
     async def _run_mailbox_role(self, group: asyncio.TaskGroup) -> None:
         settings = self.settings
@@ -270,9 +289,12 @@ class Agent:
         assert self.tenure is not None
         tenure = self.tenure
         instance = tenure.instance
+        guarded = Role.MAILBOX in self.settings.roles
 
         async def before_renew() -> bool:
             self._must_belong()
+            if not guarded:
+                return True
             try:
                 found = await self._warden.identity()
             except EverpostError:
@@ -282,7 +304,8 @@ class Agent:
             return True
 
         async def on_confirmed(until: float, epoch: int) -> None:
-            await self._warden.deadline(until)
+            if guarded:
+                await self._warden.deadline(until)
             page.set_deadline(until, epoch)
 
         await self.coordination.wait_allowed()  # before any tenure: without one nothing is activated or served
@@ -293,6 +316,7 @@ class Agent:
                 await tenure.renew_forever(before_renew, on_confirmed)
             except TenureLost:
                 fact(log, "tenure lost", level=logging.ERROR, server=self.settings.name, epoch=tenure.epoch)
+                page.set_deadline(0.0, 0)
                 if self.manager is not None:
                     self.manager.shut_page()  # before a new tenure could make old epochs look confirmed
                 self._wake_manager()
@@ -323,6 +347,8 @@ class Agent:
             await self.tenure.stop()  # no renewal may set the deadline again behind this
             self.manager.shut_page()
             await self.tenure.release()
+        elif self.tenure is not None and self.manager is None:
+            await self.tenure.release()
 
 
 async def prepare_store(connection: object, lossy: bool) -> None:
@@ -331,9 +357,11 @@ async def prepare_store(connection: object, lossy: bool) -> None:
     await migrate(connection, lossy=lossy)
 
 
-async def keep_store(connection: object) -> None:
-    """The store's daily work."""
+async def keep_store(connection: object, complete: bool) -> None:
+    """The store's daily work. `complete`: no copy lacks anything."""
     assert isinstance(connection, asyncpg.Connection)
+    if complete:
+        await covered(connection)
     await upkeep(connection)
 
 

@@ -154,8 +154,7 @@ class AgentApi:
         return web.json_response({"confirmed": confirmed}, status=200 if confirmed else 409)
 
     async def _cover(self, request: web.Request) -> web.Response:
-        manager = self._agent.manager
-        covered = manager is not None and await manager.cover()
+        covered = await self._agent.cover()
         return web.json_response({"confirmed": covered}, status=200 if covered else 409)
 
     async def _stall(self, request: web.Request) -> web.Response:

@@ -7,13 +7,14 @@ import asyncio
 import logging
 from pathlib import Path
 
-from everpost.cli.role import run_role
+from everpost.cli.role import drain_in_maintenance, run_role
 from everpost.clientaccess.autodiscover import Autodiscover
 from everpost.clientaccess.imap import ImapServer
 from everpost.clientaccess.session import Services
 from everpost.clock import SystemClock
 from everpost.directory.passwords import Verifier
 from everpost.log import configure, fact
+from everpost.model.server import Role
 from everpost.net import tls
 from everpost.net.listen import Listener, ProxiedListener
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
@@ -46,7 +47,11 @@ async def run(settings: ServerSettings) -> None:
             await web.start(settings.address, settings.ports.https, settings.ports.array_https, context)
         except OSError as error:  # another program has the port: mail goes on without autodiscover
             fact(log, "no autodiscover", level=logging.ERROR, why=str(error))
+        draining = asyncio.create_task(
+            drain_in_maintenance(role.organization, settings.name, Role.CLIENT_ACCESS, [server])
+        )
         await role.stop.wait()
+        draining.cancel()
         server.stop()
         await web.stop()
         await asyncio.gather(*(listener.stop(STOP_LIMIT) for listener in listeners))

@@ -18,7 +18,7 @@ from everpost.directory.membership import StartMember
 from everpost.directory.schema import decode
 from everpost.errors import EverpostError, NotFound, Unavailable
 from everpost.model.quorum import wanted_voters
-from everpost.model.server import DatabaseAvailabilityGroup, Server
+from everpost.model.server import DatabaseAvailabilityGroup, Server, https
 
 PATIENCE = 5.0
 """Seconds that a voter may be silent before nothing is added beside it: etcd refuses that in any case."""
@@ -154,7 +154,7 @@ class Reconciliation:
             await self._keeper.membership().add(
                 host.name,
                 peer_url(host),
-                f"https://{host.address}:{host.ports.etcd_client}",
+                https(host.address, host.ports.etcd_client),
                 self._start,
                 directory,
             )

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Protocol
 
 from everpost.cli import wiring
 from everpost.directory.authority import RoleAuthority
 from everpost.directory.page import SharedPage
 from everpost.directory.schema import OrganizationView
+from everpost.log import fact
+from everpost.model import server as model
 from everpost.net import tls
 from everpost.settings import ServerSettings
 from everpost.store.postgres import PostgresStore
+
+log = logging.getLogger(__name__)
+
+MAINTENANCE_LOOK = 0.3
 
 
 @dataclass(frozen=True)
@@ -50,6 +58,27 @@ async def run_role(settings: ServerSettings) -> AsyncIterator[Role]:
         await asyncio.wait(tasks, timeout=1.0)
         await authority.close()
         await directory.close()
+
+
+class Drainable(Protocol):
+    """Has conversations with clients."""
+
+    def drain(self, draining: bool) -> None: ...
+
+
+async def drain_in_maintenance(
+    organization: OrganizationView, me: str, kind: model.Role, servers: Sequence[Drainable]
+) -> None:
+    """Send clients elsewhere while this server is in maintenance; by its record alone, so its end undoes it exactly."""
+    draining = False
+    while True:
+        wanted = organization.drained(me, kind)
+        if wanted != draining:
+            draining = wanted
+            fact(log, "clients are sent elsewhere" if draining else "clients are welcome again", role=str(kind))
+            for server in servers:
+                server.drain(draining)
+        await asyncio.sleep(MAINTENANCE_LOOK)
 
 
 async def shared_page(settings: ServerSettings) -> SharedPage:

@@ -20,7 +20,7 @@ from everpost.directory.etcdserver import EtcdMemberSpec
 from everpost.directory.joining import Invitation, JoinAnswer, JoinRequest
 from everpost.directory.schema import GenerationDocument, OrganizationDocument
 from everpost.errors import EverpostError, Refused, Unavailable
-from everpost.model.server import Ports, Role, Server
+from everpost.model.server import Ports, Role, Server, https
 from everpost.net import tls
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
 
@@ -106,7 +106,7 @@ def init(arguments: argparse.Namespace) -> None:
         peer_port=server.ports.etcd_peer,
         data_dir=str(arguments.data_dir / "etcd"),
         tls_dir=str(tls_dir),
-        initial_cluster=((server.name, f"https://{server.address}:{server.ports.etcd_peer}"),),
+        initial_cluster=((server.name, https(server.address, server.ports.etcd_peer)),),
         existing=False,
         token=identity,
     )
@@ -147,8 +147,7 @@ async def _redeem(invitation: Invitation, request: JoinRequest) -> JoinAnswer:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    host = f"[{invitation.address}]" if ":" in invitation.address else invitation.address
-    url = f"https://{host}:{invitation.port}"
+    url = https(invitation.address, invitation.port)
     try:
         authority = await _fetch_authority(invitation)
         context.load_verify_locations(cadata=authority)
@@ -175,11 +174,10 @@ async def _fetch_authority(invitation: Invitation) -> str:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
-    host = f"[{invitation.address}]" if ":" in invitation.address else invitation.address
     timeout = aiohttp.ClientTimeout(total=10)
     async with (
         aiohttp.ClientSession(timeout=timeout) as session,
-        session.get(f"https://{host}:{invitation.port}/v1/authority", ssl=context) as answer,
+        session.get(f"{https(invitation.address, invitation.port)}/v1/authority", ssl=context) as answer,
     ):
         body = await answer.json()
     pem = str(body.get("authority", ""))

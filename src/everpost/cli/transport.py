@@ -6,10 +6,11 @@ import argparse
 import asyncio
 from pathlib import Path
 
-from everpost.cli.role import run_role
+from everpost.cli.role import drain_in_maintenance, run_role
 from everpost.clock import SystemClock
 from everpost.directory.passwords import Verifier
 from everpost.log import configure
+from everpost.model.server import Role
 from everpost.net import tls
 from everpost.net.listen import Listener, ProxiedListener
 from everpost.settings import DEFAULT_PATH, ServerSettings, load
@@ -45,7 +46,11 @@ async def run(settings: ServerSettings) -> None:
             await proxied.start(settings.address, array_port)
             receivers.append(receiver)
             listeners += [listener, proxied]
+        draining = asyncio.create_task(
+            drain_in_maintenance(role.organization, settings.name, Role.HUB_TRANSPORT, receivers)
+        )
         await role.stop.wait()
+        draining.cancel()
         for receiver in receivers:
             receiver.stop()
         await asyncio.gather(*(listener.stop(STOP_LIMIT) for listener in listeners))

@@ -21,7 +21,7 @@ from everpost.directory.membership import ClusterMember, JoinCluster, Membership
 from everpost.directory.schema import GenerationDocument, OrganizationDocument, OrganizationView, encode
 from everpost.errors import EverpostError, NotFound, Refused
 from everpost.log import fact
-from everpost.model.server import Server
+from everpost.model.server import Server, https
 from everpost.settings import ServerSettings
 
 log = logging.getLogger(__name__)
@@ -229,4 +229,4 @@ class VoterKeeper:
 
 def peer_url(host: Server) -> str:
     """Where a host's member is reached by the others."""
-    return f"https://{host.address}:{host.ports.etcd_peer}"
+    return https(host.address, host.ports.etcd_peer)

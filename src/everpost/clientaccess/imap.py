@@ -75,12 +75,13 @@ class ImapServer:
         self._services = services
         self._conversations: set[Conversation] = set()
         self._stopping = False
+        self._draining = False
 
     async def handle(self, connection: Connection) -> None:
         """Until the client leaves."""
         conversation = Conversation(self._services, connection)
         self._conversations.add(conversation)
-        if self._stopping:
+        if self._stopping or self._draining:
             conversation.stop()
         try:
             await conversation.run()
@@ -91,6 +92,13 @@ class ImapServer:
         """Tell every client BYE, each as soon as its command is answered."""
         self._stopping = True
         for conversation in list(self._conversations):
+            conversation.stop()
+
+    def drain(self, draining: bool) -> None:
+        """From now on clients are sent elsewhere: BYE instead of a greeting, which a balancer takes for down too, and
+        BYE to those that are here as at a stop. False: all are welcome again."""
+        self._draining = draining
+        for conversation in list(self._conversations) if draining else ():
             conversation.stop()
 
 
@@ -117,6 +125,8 @@ class Conversation:
         self._task = asyncio.current_task()
         try:
             await session.begin()
+            if self._stopping:
+                raise _stopped()
             session.say(respond.ok(b"CAPABILITY " + login.capability(session), GREETING))
             await session.flush()
             while not session.ended:

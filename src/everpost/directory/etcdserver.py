@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from everpost.errors import EverpostError
+from everpost.model.server import https
 
 LEAST = (3, 4, 23)
 PATHS = ("/usr/bin/etcd", "/usr/local/bin/etcd")
@@ -33,12 +34,12 @@ class EtcdMemberSpec(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def peer_url(self) -> str:
         """Where other members reach it."""
-        return f"https://{self.address}:{self.peer_port}"
+        return https(self.address, self.peer_port)
 
     @property
     def client_url(self) -> str:
         """Where clients reach it."""
-        return f"https://{self.address}:{self.client_port}"
+        return https(self.address, self.client_port)
 
 
 def argv(spec: EtcdMemberSpec, binary: str) -> list[str]:

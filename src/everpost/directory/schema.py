@@ -155,6 +155,16 @@ class OrganizationView:
         """The client access array of a site (spec 6.2: one at most)."""
         return next((array for array in self.arrays.values() if array.site.lower() == site.lower()), None)
 
+    def drained(self, server: str, role: Role) -> bool:
+        """Whether clients of that role of the server are sent to another one: it is in maintenance, and another one is
+        not (spec 3.10; without another, being served here is better than not at all)."""
+        return server in self.maintenance and bool(self.relieved_by(server, role))
+
+    def relieved_by(self, server: str, role: Role) -> list[str]:
+        """Other servers of that role that are not in maintenance."""
+        others = [one.name for one in self.servers.values() if role in one.roles and one.name != server]
+        return sorted(name for name in others if name not in self.maintenance)
+
     def balancers(self) -> frozenset[str]:
         """Addresses of the hosts whose balancers may hand on connections."""
         return frozenset(one.address for one in self.servers.values() if Role.CLIENT_ACCESS in one.roles)

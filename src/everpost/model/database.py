@@ -129,6 +129,7 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
     `set`: the members that must flush a commit, besides the active, before it is acknowledged.
     `eligible`: the members that may be activated without loss; always holds the active's own member once opened.
     `openings`: the history of openings, oldest first, by which forks are recognised (3.5).
+    `dismount`: an administrator wants it closed; whatever is under way now ends so, at whoever's hands (T-AM-6).
     """
 
     database: str
@@ -144,6 +145,7 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
     closed_timeline: int | None = None
     refused: tuple[Refusal, ...] = ()
     reason: str = ""
+    dismount: bool = False
 
     @property
     def single(self) -> bool:

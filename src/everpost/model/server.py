@@ -45,6 +45,11 @@ class MountDial(enum.StrEnum):
     BEST_EFFORT = "BestEffort"
 
 
+def https(address: str, port: int) -> str:
+    """The address of a server of ours as a URL: an IPv6 literal stands in brackets (RFC 3986 3.2.2)."""
+    return f"https://[{address}]:{port}" if ":" in address else f"https://{address}:{port}"
+
+
 class ActivationPolicy(enum.StrEnum):
     """Whether the copies of a server may be activated automatically (spec 3.6)."""
 

@@ -199,9 +199,8 @@ end $$;
 
 -- A lossy activation (3.4): in the opening transaction UIDs jump by more than the lost activation can have given. A
 -- folder without room for that begins anew: another UIDVALIDITY, and another id, so that no session takes its UIDs for
--- the old ones. Folder ids and UIDVALIDITYs jump as well. That an activation gives no folder more than a million UIDs
--- while it is single is not enforced here yet: it would be counted in `put_messages` and `copy_messages`, from a mark in
--- the folder's row that a grow of the set takes away.
+-- the old ones. Folder ids and UIDVALIDITYs jump as well. What the lost activation can have given is bounded by
+-- `must_have_room`.
 create or replace function everpost_mail.lossy_jump() returns void language plpgsql as $$
 declare
     base bigint := everpost_mail.modseq_floor();
@@ -221,7 +220,42 @@ begin
          where m.folder_id = one.id and m.uid = n.uid;
         delete from everpost_mail.vanished where folder_id = one.id;
     end loop;
-    update everpost_mail.folder set uid_next = uid_next + 1000000, modseq = greatest(modseq, base) + 1;
+    update everpost_mail.folder
+       set uid_next = uid_next + 1000000, modseq = greatest(modseq, base) + 1, single_in = null, single_from = null;
+end $$;
+
+-- Whether a commit is acknowledged by this copy alone, now (3.1): nobody is named whom it waits for.
+create or replace function everpost_mail.single() returns boolean language sql stable as $$
+    select current_setting('synchronous_standby_names') = ''
+$$;
+
+-- The present stretch of time in which another copy may lack something.
+create or replace function everpost_mail.stretch() returns bigint language sql stable as $$
+    select coalesce(max(covered), 0) from everpost_mail.resilience
+$$;
+
+-- The Active Manager is certain that nothing that was given so far is lacking elsewhere: a new stretch begins.
+create or replace function everpost_mail.covered() returns void language plpgsql as $$
+begin
+    update everpost_mail.resilience set covered = covered + 1;
+    if not found then
+        insert into everpost_mail.resilience values (1);
+    end if;
+end $$;
+
+-- The bounds of a folder's UIDs, after messages were added to those folders: the 32 bits of the protocol, and a million
+-- while single, so that the jump of a lossy activation passes all that were given (3.4).
+create or replace function everpost_mail.must_have_room(targets bigint[]) returns void language plpgsql as $$
+begin
+    if exists (select 1 from everpost_mail.folder where id = any (targets) and uid_next > 4294967295) then
+        raise exception 'The folder has no UIDs left.' using errcode = 'EP003';
+    end if;
+    if everpost_mail.single() and exists (
+        select 1 from everpost_mail.folder where id = any (targets) and uid_next - single_from > 1000000
+    ) then
+        raise exception 'The folder took a million messages while its database has no second copy that is whole;'
+            ' it takes more as soon as it has one.' using errcode = 'EP003';
+    end if;
 end $$;
 
 -- Operation ids are kept for 7 days. Once a day one day of them goes, whatever the clock says (3.10): it may have jumped

@@ -53,6 +53,7 @@ class _Folder:
     special_use: str = ""
     selectable: bool = True
     uid_next: int = 1
+    single_from: int | None = None
     messages: dict[int, _Message] = field(default_factory=dict)
     vanished: dict[int, int] = field(default_factory=dict)
 
@@ -69,6 +70,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self.epoch = 1
+        self.single = False
+        """While the set is empty no folder is given more than JUMP UIDs; PostgreSQL's store knows it by itself."""
         self._open = asyncio.Event()
         self._open.set()
         self._mailboxes: dict[MailboxRef, _Mailbox] = {}
@@ -88,6 +91,7 @@ class MemoryStore:
         if lossy:
             for folder in (one for box in self._mailboxes.values() for one in box.folders.values()):
                 folder.uid_next += JUMP
+                folder.single_from = None
                 self._stamp(folder)
         self._open.set()
 
@@ -294,6 +298,12 @@ class MemoryStore:
         uid = folder.uid_next
         if uid > LAST_UID:
             raise Refused("The folder has no UIDs left.")
+        folder.single_from = (folder.single_from or uid) if self.single else None
+        if folder.single_from is not None and uid - folder.single_from >= JUMP:
+            raise Refused(
+                "The folder took a million messages while its database has no second copy that is whole; "
+                "it takes more as soon as it has one."
+            )
         folder.uid_next += 1
         state = MessageState(uid, self._stamp(folder), frozenset(flags))
         folder.messages[uid] = _Message(state, when or datetime.now(UTC), raw, summarize(raw))

@@ -10,6 +10,8 @@ create or replace function everpost_mail.put_messages(
 ) returns bigint[] language plpgsql as $$
 declare
     base bigint := everpost_mail.modseq_floor();
+    single boolean := everpost_mail.single();
+    stretch bigint := everpost_mail.stretch();
     uids bigint[];
 begin
     with wanted as materialized (
@@ -34,7 +36,10 @@ begin
     ), counted as (
         update everpost_mail.folder f
            set uid_next = f.uid_next + d.n, modseq = greatest(f.modseq, base) + d.n, messages = f.messages + d.n,
-               unseen = f.unseen + d.unseen, deleted = f.deleted + d.deleted, size = f.size + d.size
+               unseen = f.unseen + d.unseen, deleted = f.deleted + d.deleted, size = f.size + d.size,
+               single_in = case when single then stretch else f.single_in end,
+               single_from = case when single and f.single_in is distinct from stretch then f.uid_next
+                                  else f.single_from end
           from (select target, count(*) as n, count(*) filter (where not '\Seen' = any (flags)) as unseen,
                        count(*) filter (where '\Deleted' = any (flags)) as deleted, sum(size)::bigint as size
                   from wanted group by target) d
@@ -47,9 +52,7 @@ begin
         returning folder_id, uid
     )
     select array_agg(c.uid + w.k order by w.i) into uids from wanted w join counted c on c.id = w.target;
-    if exists (select 1 from everpost_mail.folder where id = any (targets) and uid_next > 4294967295) then
-        raise exception 'The folder has no UIDs left.' using errcode = 'EP003';
-    end if;
+    perform everpost_mail.must_have_room(targets);
     return uids;
 end $$;
 
@@ -223,6 +226,8 @@ create or replace function everpost_mail.copy_messages(
 ) language plpgsql as $$
 declare
     base bigint := everpost_mail.modseq_floor();
+    single boolean := everpost_mail.single();
+    stretch bigint := everpost_mail.stretch();
 begin
     with chosen as materialized (
         select m.*, row_number() over (order by m.uid) as k
@@ -230,7 +235,10 @@ begin
     ), counted as (
         update everpost_mail.folder f
            set uid_next = f.uid_next + d.n, modseq = greatest(f.modseq, base) + d.n, messages = f.messages + d.n,
-               unseen = f.unseen + d.unseen, deleted = f.deleted + d.deleted, size = f.size + d.size
+               unseen = f.unseen + d.unseen, deleted = f.deleted + d.deleted, size = f.size + d.size,
+               single_in = case when single then stretch else f.single_in end,
+               single_from = case when single and f.single_in is distinct from stretch then f.uid_next
+                                  else f.single_from end
           from (select count(*) as n, count(*) filter (where not '\Seen' = any (flags)) as unseen,
                        count(*) filter (where '\Deleted' = any (flags)) as deleted, sum(size)::bigint as size
                   from chosen) d
@@ -242,9 +250,7 @@ begin
     )
     select coalesce(array_agg(chosen.uid order by k), '{}'), coalesce(array_agg(c.uid + k order by k), '{}')
       into source_uids, uids from chosen, counted c;
-    if exists (select 1 from everpost_mail.folder where id = target and uid_next > 4294967295) then
-        raise exception 'The folder has no UIDs left.' using errcode = 'EP003';
-    end if;
+    perform everpost_mail.must_have_room(array[target]);
     if moving and cardinality(source_uids) > 0 then
         perform everpost_mail.remove_messages(fid, source_uids);
     end if;

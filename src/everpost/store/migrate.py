@@ -15,7 +15,7 @@ class Connection(Protocol):
     async def fetchval(self, query: str, *args: Any) -> Any: ...
 
 
-VERSION = 4
+VERSION = 5
 """Raised with every change of the scripts."""
 OLDEST = 2
 """The scripts may be run again on any version from this one on."""
@@ -31,6 +31,11 @@ async def upkeep(connection: Connection) -> None:
     """Forget operation ids of more than 7 days, at most a day of them and once a day, so that a clock that jumped
     cannot make the store forget what hubs may still repeat (3.10). May be called as often as one likes."""
     await connection.fetchval("select everpost_mail.upkeep()")
+
+
+async def covered(connection: Connection) -> None:
+    """Count UIDs given while single anew (3.4): no copy lacks any, as the set has a member, or no other copy is."""
+    await connection.execute("select everpost_mail.covered()")
 
 
 async def migrate(connection: Connection, *, lossy: bool) -> None:

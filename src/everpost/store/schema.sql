@@ -31,6 +31,14 @@ create table if not exists everpost_mail.folder (
     unique (mailbox, name)
 ) with (fillfactor = 50);
 
+-- Where a folder's UIDs stood when it was first added to in a stretch of time in which this copy was the only one that
+-- had them (`everpost_mail.resilience`): 3.4 gives it no more than a million there.
+alter table everpost_mail.folder add column if not exists single_in bigint;
+alter table everpost_mail.folder add column if not exists single_from bigint;
+
+-- One row: counts how often it was certain that no copy lacks anything; the stretches between are those of `single_in`.
+create table if not exists everpost_mail.resilience (covered bigint not null);
+
 -- What a message is, shared by its copies: the header, and what was computed from the bytes when it came. Rows up to a
 -- page are kept whole: out-of-line storage of a 2 KB header costs more than it saves.
 create table if not exists everpost_mail.content (

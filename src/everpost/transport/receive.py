@@ -85,6 +85,7 @@ class Receiver:
         self._conversations: set[Conversation] = set()
         self._watch: asyncio.Task[None] | None = None
         self._stopping = False
+        self._draining = False
 
     async def handle(self, connection: Connection) -> None:
         """Until the client leaves."""
@@ -92,7 +93,7 @@ class Receiver:
         self._conversations.add(conversation)
         if self._watch is None:
             self._watch = asyncio.ensure_future(self._look_for_silence())
-        if self._stopping:
+        if self._stopping or self._draining:
             conversation.leave(_stopped())
         try:
             await conversation.run()
@@ -107,6 +108,13 @@ class Receiver:
         delivered, and acknowledged."""
         self._stopping = True
         for conversation in list(self._conversations):
+            conversation.leave(_stopped())
+
+    def drain(self, draining: bool) -> None:
+        """From now on clients are sent elsewhere: 421 instead of a banner, which a balancer takes for down too, and 421
+        to those that are here as at a stop. False: all are welcome again."""
+        self._draining = draining
+        for conversation in list(self._conversations) if draining else ():
             conversation.leave(_stopped())
 
     async def _look_for_silence(self) -> None:

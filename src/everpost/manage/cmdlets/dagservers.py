@@ -6,11 +6,13 @@ from collections.abc import Mapping
 
 from msgspec.structs import replace
 
+from everpost.activemanager import transitions
 from everpost.directory import keys
 from everpost.errors import NotFound, Refused, Unavailable
 from everpost.manage import registry
 from everpost.manage.cmdlets.change import write
 from everpost.manage.cmdlets.dag import change_dag, find_dag, find_server
+from everpost.manage.cmdlets.databases import write_location
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
 from everpost.model.server import DatabaseAvailabilityGroup, Role
@@ -72,14 +74,14 @@ async def remove_database_availability_group_server(
         raise NotFound(
             f"{server.name} is no member of {dag.name}.", remedy=f"Its members: {', '.join(dag.members) or 'none'}."
         )
-    _refuse_copies(context, server.name)
     if configuration_only:
         await _surely_gone(context, server.name)
-    elif not context.live.holds_tenure(server.name):
+    _refuse_copies(context, server.name, lost=configuration_only)
+    if not configuration_only and not context.live.holds_tenure(server.name):
         raise Refused(f"{server.name} does not answer.", remedy="If it is lost for good, add -ConfigurationOnly.")
 
     def edit(dag: DatabaseAvailabilityGroup, dags: Dags) -> DatabaseAvailabilityGroup:
-        _refuse_copies(context, server.name)
+        _refuse_copies(context, server.name, lost=configuration_only)
         return replace(dag, members=tuple(one for one in dag.members if one != server.name))
 
     after = await change_dag(context, dag.name, edit)
@@ -87,6 +89,8 @@ async def remove_database_availability_group_server(
     await _follow(context)
     if configuration_only:
         await write(context, {}, {keys.status(server.name): None}, what=f"The state of {server.name}")
+        await _forget_members(context, server.name)
+        _warn_of_single_copies(context, server.name)
     if after is not None and not after.members:
         await write(context, {}, {keys.pam(dag.name): None}, what=f"The role of PAM in {dag.name}")
         context.verbose(f"{dag.name} is empty.")
@@ -101,18 +105,47 @@ async def _follow(context: CommandContext) -> None:
         context.warning(f"The membership is changed, the voters are not as they should be yet: {error}")
 
 
-def _refuse_copies(context: CommandContext, server: str) -> None:
-    """A replicated database keeps its copies within one DAG (DAG-11); a single copy does not bind (DAG-15)."""
+def _refuse_copies(context: CommandContext, server: str, *, lost: bool) -> None:
+    """A replicated database keeps its copies within one DAG (DAG-11); a single copy does not bind (DAG-15). The remedy
+    has what to type for each copy, in order: an active one cannot be moved away from a server that is lost."""
     held = [
-        f"{one.name}\\{server}"
+        one.name
         for one in sorted(context.organization.databases.values(), key=lambda one: one.name)
         if server in one.servers and len(one.servers) > 1
     ]
-    if held:
-        raise Refused(
-            f"{server} hosts copies of replicated databases: {', '.join(held)}.",
-            remedy=f"Remove-MailboxDatabaseCopy {held[0]} first; an active copy is moved away before"
-            " (Move-ActiveMailboxDatabase).",
+    if not held:
+        return
+    lines: list[str] = []
+    for name in held:
+        location = context.organization.locations.get(name)
+        if location is not None and location[0].active == server:
+            lines.append(f"Mount-Database {name} -AcceptDataLoss" if lost else f"Move-ActiveMailboxDatabase {name}")
+        lines.append(f"Remove-MailboxDatabaseCopy {name}\\{server}")
+    remedy = f"Type first: {'; '.join(lines)}."
+    if any(line.startswith("Mount") for line in lines):
+        remedy += f" Without -AcceptDataLoss it shows what would be lost; nothing is if {server} can be started."
+    copies = ", ".join(f"{name}\\{server}" for name in held)
+    raise Refused(f"{server} hosts copies of replicated databases: {copies}.", remedy=remedy)
+
+
+async def _forget_members(context: CommandContext, server: str) -> None:
+    """No record names a copy on the lost server that its database does not have any more: nobody waits for it, and it
+    is not activated when it comes back."""
+    for name, (location, revision) in list(context.organization.locations.items()):
+        database = context.organization.databases.get(name)
+        named = any(member.server == server for member in (*location.set, *location.eligible))
+        if database is not None and server not in database.servers and named:
+            after = transitions.shrunk(location, server, reason=f"{server} is removed")
+            await write_location(context, location, revision, after)
+            context.verbose(f"{name} does not count on {server} any more.")
+
+
+def _warn_of_single_copies(context: CommandContext, server: str) -> None:
+    alone = [one.name for one in context.organization.databases.values() if one.servers == (server,)]
+    if alone:
+        context.warning(
+            f"{', '.join(sorted(alone))}: the only copy is on {server}; it opens when {server} is back, and"
+            " Remove-MailboxDatabase forgets it."
         )
 
 

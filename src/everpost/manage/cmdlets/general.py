@@ -6,6 +6,7 @@ from everpost.manage import registry
 from everpost.manage.cmdlets.change import look_up
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
+from everpost.model.server import Role
 
 
 @registry.command("Get-Command", columns=("Name", "Synopsis"))
@@ -43,7 +44,7 @@ async def get_exchange_server(context: CommandContext, identity: str = "") -> li
             "ServerRole": [str(role) for role in server.roles],
             "Address": server.address,
             "ReplicationAddress": server.replication_address,
-            "Tenure": context.live.holds_tenure(server.name) if "mailbox" in server.roles else None,
+            "Tenure": context.live.holds_tenure(server.name) if set(server.roles) != {Role.WITNESS} else None,
         }
         for server in sorted(chosen, key=lambda one: one.name)
     ]

@@ -206,6 +206,7 @@ async def activate(
     if location.state is LocationState.DISMOUNTED:
         before = transitions.mount_asked(location, reason=reason)
     after = transitions.begin_activation(before, chosen.target, reason=reason, lossy=True)
+    after = transitions.dismount_taken_back(after)
     key = keys.location(found.name)
     await write(context, chosen.guards, {key: encode(after)}, what=f"The location of {found.name}")
     fact(

@@ -25,7 +25,14 @@ from everpost.manage.cmdlets.servers import active_on, mailbox_server, move_mana
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
 from everpost.model.database import CopySettings, CopyState, LocationState
-from everpost.model.server import ActivationPolicy, DatabaseAvailabilityGroup, MaintenancePhase, MaintenanceRecord
+from everpost.model.server import (
+    ActivationPolicy,
+    DatabaseAvailabilityGroup,
+    MaintenancePhase,
+    MaintenanceRecord,
+    Role,
+    Server,
+)
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +74,7 @@ async def start_dag_server_maintenance(
         raise Refused(f"{server.name} is in no DAG.", remedy="Dismount-Database its databases, then stop it.")
     plan = await _plan(context, server.name)
     if what_if:
-        return _shown(context, dag, server.name, plan)
+        return _shown(context, dag, server, plan)
     against = [*plan.refusals, *([] if override_minimum_two_copies else plan.thin)]
     if against:
         raise _refused(server.name, against, overridable=not plan.refusals)
@@ -78,7 +85,7 @@ async def start_dag_server_maintenance(
         return [_row(server.name, "Maintenance", server.name, status="NotNeeded", detail="it is in maintenance")]
     if record is None:
         record = await _begin(context, server.name, move_comment)
-    rows = [_row(server.name, "Block activation", server.name)]
+    rows = [_row(server.name, "Block activation", server.name), *_drained(context, server)]
     await _set_activation(context, server.name, record.suspended, suspended=True)
     moved, failed = await _move_all(context, server.name, move_comment)
     rows += moved
@@ -119,6 +126,20 @@ async def stop_dag_server_maintenance(context: CommandContext, server_name: str,
             f"{', '.join(record.moved)} stay where they are; Redistribute-ActiveDatabases, or"
             f" Move-ActiveMailboxDatabase -ActivatePreferredOnServer {server.name}, moves them back."
         )
+    return rows
+
+
+def _drained(context: CommandContext, server: Server, *, status: str = "Succeeded") -> list[Row]:
+    """What its clients are told from now on; the processes that serve them follow the record."""
+    rows: list[Row] = []
+    for role in (Role.CLIENT_ACCESS, Role.HUB_TRANSPORT):
+        if role not in server.roles:
+            continue
+        others = context.organization.relieved_by(server.name, role)
+        if others:
+            rows.append(_row(server.name, "Send clients elsewhere", str(role), ", ".join(others), status=status))
+        else:
+            context.warning(f"No other server has the role {role}: clients stay on {server.name} until it stops.")
     return rows
 
 
@@ -235,13 +256,15 @@ async def _lives(context: CommandContext, name: str) -> bool:
     return True
 
 
-def _shown(context: CommandContext, dag: DatabaseAvailabilityGroup, server: str, plan: Plan) -> list[Row]:
+def _shown(context: CommandContext, dag: DatabaseAvailabilityGroup, document: Server, plan: Plan) -> list[Row]:
+    server = document.name
     rows = [_row(server, "Refusal", server, status="Refused", detail=why) for why in plan.refusals]
     for why in plan.thin:
         rows.append(
             _row(server, "Warning", server, status="NeedsOverride", detail=f"{why} (-OverrideMinimumTwoCopies)")
         )
     rows.append(_row(server, "Block activation", server, status="Planned"))
+    rows += _drained(context, document, status="Planned")
     rows += [_row(server, "Move", name, target, status="Planned") for name, target in plan.moves]
     if context.live.pam(dag.name) == server:
         rows.append(_row(server, "Move Primary Active Manager", dag.name, status="Planned"))

@@ -15,23 +15,36 @@ from everpost.model.database import LocationState
 
 @registry.command("Dismount-Database")
 async def dismount_database(context: CommandContext, identity: str) -> list[Row]:
-    """Close a database; it stays closed until Mount-Database, whatever fails meanwhile."""
+    """Close a database; it stays closed until Mount-Database, whatever fails meanwhile.
+
+    In the middle of a failover or a move the order is recorded: whoever ends that closes the database.
+    """
     one = database(context, identity)
-    location, revision = context.organization.locations[one.name]
-    if location.state is LocationState.DISMOUNTED:
-        return []
-    asked = location.state is LocationState.MOVING and location.target is None
-    if location.state is not LocationState.OPEN and not asked:
-        raise Refused(f"{one.name} is {location.state} just now.", remedy="Wait until it is mounted.")
-    if not asked:
-        after = transitions.dismounting(location, reason=f"{context.operator} dismounts it")
-        await write_location(context, location, revision, after)
     end = context.clock.boottime() + WAIT
+    await _order_dismount(context, one.name, end)
     while context.organization.locations[one.name][0].state is not LocationState.DISMOUNTED:
         if context.clock.boottime() > end:
             raise Unavailable(f"{one.name} is not dismounted yet.", remedy="It goes on by itself.")
         await context.clock.sleep(0.02)
     return []
+
+
+async def _order_dismount(context: CommandContext, name: str, end: float) -> None:
+    """Until the record says so: an activation that begins at this very moment changes it, and is followed."""
+    while True:
+        location, revision = context.organization.locations[name]
+        if location.state is LocationState.UNKNOWN:
+            raise Refused(f"{name} is {location.state} just now.", remedy="Agree to its copies first.")
+        after = transitions.dismount_asked(location, reason=f"{context.operator} dismounts it")
+        if after == location:
+            return
+        try:
+            await write_location(context, location, revision, after)
+            return
+        except Refused:
+            if context.clock.boottime() > end:
+                raise
+            await context.clock.sleep(0.05)
 
 
 @registry.command("Mount-Database")
@@ -50,6 +63,9 @@ async def mount_database(
     del force  # there are no prompts to suppress
     one = database(context, identity)
     location, revision = context.organization.locations[one.name]
+    if location.dismount:
+        await write_location(context, location, revision, transitions.dismount_taken_back(location))
+        location, revision = context.organization.locations[one.name]
     if location.state is LocationState.OPEN and context.live.holds_tenure(location.active):
         return []
     dial = lossy.dial_named(mount_dial_override)
