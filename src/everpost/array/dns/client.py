@@ -143,7 +143,8 @@ class Client:
             what = "does not know" if isinstance(error, dns.tsig.PeerBadKey) else "has another secret for"
             raise DnsTrouble(
                 f"{self.server} {what} the TSIG key {self._key}.",
-                remedy="Enter the same name, algorithm and secret there and in the key file (docs/dns.md).",
+                remedy="Enter the same name, algorithm and secret there and in the key file, and allow that key to update"
+                " the zone (docs/dns.md).",
             ) from None
         except dns.tsig.PeerBadTime:
             raise DnsTrouble(
@@ -154,6 +155,11 @@ class Client:
             why = "no answer in time" if isinstance(error, dns.exception.Timeout | TimeoutError) else str(error)
             raise DnsTrouble(
                 f"{self.server} does not answer: {why}.", remedy="See whether it runs, and the path to it.", retry=True
+            ) from None
+        except dns.exception.FormError as error:
+            raise DnsTrouble(
+                f"{self.server} gives no signed answer about {self._zone}: {error}.",
+                remedy=f"See whether it holds that zone and knows the key {self._key.name}.",
             ) from None
         except (dns.exception.DNSException, ValueError) as error:
             raise DnsTrouble(f"{self.server} gave an answer that cannot be believed: {error}.") from None
