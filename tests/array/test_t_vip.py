@@ -184,6 +184,36 @@ def _total(row: dict[str, Any], name: str) -> int:
     return int(line.split(", ")[1].split()[0])
 
 
+def test_the_name_in_DNS_follows_drains_modes_and_a_silent_DNS_server(world: World) -> None:
+    second = world.o.servers[1]
+    both = [server.host.address for server in world.o.servers]
+    world.zone.holds(both, 30)
+
+    def status() -> dict[str, Any]:
+        [row] = second.rows("Get-DnsUpdate contoso.com -Status", 10.0)
+        return row
+
+    row = status()
+    assert row["Updater"] in ("EX01", "EX02") and row["Server"] == "10.77.0.53" and row["Error"] is None
+    assert row["Key"] == "everpost (hmac-sha256)" and row["RoundRobin"][0] == "CASArray EX01: published"
+    assert "_imaps._tcp.contoso.com" in str(row["Conflicts"]), "somebody else's record stays"
+    second.rows("Set-ClientAccessArray CASArray -Drained EX01")
+    world.zone.holds(both[1:], 10)
+    second.rows("Set-ClientAccessArray CASArray -Drained $null")
+    world.zone.holds(both, 20)
+    second.rows("Set-ClientAccessArray CASArray -DnsMode VirtualIP")
+    world.zone.holds([ADDRESS], 10)
+    world.zone.stop()
+    second.rows("Set-ClientAccessArray CASArray -DnsMode RoundRobin")
+    world.o.wait(lambda: status()["StaleSince"] is not None, 20, "the records are known to be stale")
+    assert "does not answer" in status()["Error"]
+    world.o.wait(lambda: bool(second.rows("Get-EverpostEvent -Id 5040")), 40, "the alarm")
+    world.zone.start()
+    world.zone.holds(both, 40)
+    world.o.wait(lambda: status()["StaleSince"] is None and status()["Error"] is None, 30, "all is well")
+    world.o.wait(lambda: bool(second.rows("Get-EverpostEvent -Id 5041")), 20, "the end of the alarm")
+
+
 def test_T_VIP_1_all_cards_of_the_holder_off(world: World) -> None:
     world.at_home()
     both = [server.host.address for server in world.o.servers]

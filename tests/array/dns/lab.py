@@ -47,14 +47,23 @@ class LabZone:
         host = o.lab.host("DNS", 53)
         assert isinstance(host, NamespaceHost)
         self._o, self.host = o, host
-        line = KINDS[kind](host.root, host.address, 53)
+        self._line = KINDS[kind](host.root, host.address, 53)
         for path in host.root.iterdir():
             path.chmod(0o755)
-        host.spawn(line, host.root / "out.log")
+        self.start()
         for server in o.servers:
             owned(server.data / "dns.key", KEY)
         self._log = client.root / "dns.log"
         client.spawn([sys.executable, "-c", _WATCH, host.address, NAME], self._log)
+
+    def start(self) -> None:
+        """The DNS server runs."""
+        self._process = self.host.spawn(self._line, self.host.root / "out.log")
+
+    def stop(self) -> None:
+        """It is killed."""
+        self._process.popen.kill()
+        self._process.popen.wait()
 
     def told(self) -> list[tuple[float, list[str]]]:
         """When the answer changed to what."""

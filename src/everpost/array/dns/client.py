@@ -143,8 +143,8 @@ class Client:
             what = "does not know" if isinstance(error, dns.tsig.PeerBadKey) else "has another secret for"
             raise DnsTrouble(
                 f"{self.server} {what} the TSIG key {self._key}.",
-                remedy="Enter the same name, algorithm and secret there and in the key file, and allow that key to update"
-                " the zone (docs/dns.md).",
+                remedy="Enter the same name, algorithm and secret there and in the key file, and allow it to update the"
+                " zone (docs/dns.md).",
             ) from None
         except dns.tsig.PeerBadTime:
             raise DnsTrouble(
