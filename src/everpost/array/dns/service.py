@@ -17,6 +17,7 @@ from pathlib import Path
 import msgspec
 
 from everpost.array.dns import key as keyfile
+from everpost.array.dns.client import Client
 from everpost.array.dns.probe import Probe
 from everpost.array.dns.records import desired, members, zone_of
 from everpost.array.dns.rotation import Look, Rotation
@@ -57,7 +58,7 @@ class Surroundings:
     page: Callable[[], tuple[float, int]]
     data_dir: Path
     probe: Callable[[Server, Clock], Probe] = Probe
-    keeper: type[ZoneKeeper] = ZoneKeeper
+    client: Callable[[str, str, keyfile.Key], Client] = Client
 
 
 class Updater:
@@ -331,8 +332,12 @@ class Updater:
             return
         if name not in self._keepers:
             before = next((one for one in record.zones if one.zone == name), ZoneStatus(zone=name))
-            self._keepers[name] = self._a.keeper(
-                before, clock=self._a.clock, data_dir=self._a.data_dir, remember=self._remember
+            self._keepers[name] = ZoneKeeper(
+                before,
+                clock=self._a.clock,
+                data_dir=self._a.data_dir,
+                remember=self._remember,
+                client=self._a.client,
             )
         zones = list(self._a.organization.dns_zones.values())
         everything = desired(self._a.organization, self._addresses, zones)

@@ -22,7 +22,7 @@ from everpost.model.dns import DnsZone, ZoneStatus
 log = logging.getLogger(__name__)
 
 VERIFY_EVERY = 30.0
-"""Seconds between looks at all our records, which somebody may have changed by hand."""
+"""Seconds between looks at each of our names, which somebody may have changed by hand."""
 AVOID = 30.0
 """Seconds for which a server that did not answer is asked last."""
 BACKOFF, BACKOFF_AT_MOST = 0.5, 15.0
@@ -55,16 +55,17 @@ class ZoneKeeper:
     ) -> None:
         # What a former updater said is not true any more, but for the names and since when they are stale.
         self.status = msgspec.structs.replace(before, server="", key="")
-        self._left: set[str] = set()
-        """Names left alone since the last look at all."""
+        self._left: dict[str, float] = {}
+        """Names left alone, and until when."""
         self._clock = clock
         self._data_dir = data_dir
         self._remember = remember
         self._client = client
         self._known: dict[str, Seen] = {}
+        self._verify: dict[str, float] = {}
+        """When each name is to be looked at again."""
         self._avoid: dict[str, float] = {}
         self._settings: DnsZone | None = None
-        self._verify_at = 0.0
         self._again_at = 0.0
         self._failures = 0
 
@@ -81,12 +82,15 @@ class ZoneKeeper:
         anything to do and it is not yet to be waited for. Raises UpdaterReplaced."""
         now = self._clock.boottime()
         if settings != self._settings:
-            self._settings, self._verify_at, self._again_at = settings, 0.0, 0.0
-        if now < self._again_at:
-            return
-        if now >= self._verify_at:
+            self._settings, self._again_at = settings, 0.0
             self._known.clear()
             self._left.clear()
+        if now < self._again_at:
+            return
+        self._left = {name: until for name, until in self._left.items() if now < until}
+        due = min(self._known, key=self._verify.__getitem__, default=None)
+        if due is not None and now >= self._verify[due]:
+            del self._known[due]  # one at a time: a server that dies meanwhile must leave the round robin at once
         try:
             await self._keep(settings, list(wanted), set(untouched), organization, token)
         except (DnsTrouble, Refused) as error:
@@ -94,8 +98,6 @@ class ZoneKeeper:
             self._again_at = self._clock.boottime() + min(BACKOFF * 2 ** min(self._failures, 10), BACKOFF_AT_MOST)
             self._stale(error)
             return
-        if now >= self._verify_at:
-            self._verify_at = now + VERIFY_EVERY
         if self._failures:
             fact(log, "the zone is kept again", zone=settings.zone)
         self._failures = 0
@@ -131,7 +133,7 @@ class ZoneKeeper:
         refused: EverpostError | None = None
         for _ in range(TRIES):
             seen = self._known.get(name) or await self._see(settings, key, name, records)
-            self._known[name] = seen
+            self._learn(name, seen)
             done = plan(name, records, seen, organization=organization, token=token, adopt=name in settings.adopt)
             if isinstance(done, Replaced):
                 raise UpdaterReplaced(done)
@@ -168,8 +170,13 @@ class ZoneKeeper:
         await self._remember(self.status.zone, names)
         self.status = msgspec.structs.replace(self.status, names=tuple(names))
 
+    def _learn(self, name: str, seen: Seen) -> None:
+        if name not in self._known:
+            self._verify[name] = self._clock.boottime() + VERIFY_EVERY
+        self._known[name] = seen
+
     def _changed(self, change: Change) -> None:
-        self._known[change.name] = Seen(change.new_mark, frozenset(change.records))
+        self._learn(change.name, Seen(change.new_mark, frozenset(change.records)))
         self.status = msgspec.structs.replace(self.status, updated=self._wall())
         data = "; ".join(f"{one.kind} {', '.join(one.data)}" for one in change.records)
         fact(log, "records updated", name=change.name, data=data or "none", server=self.status.server)
@@ -179,7 +186,8 @@ class ZoneKeeper:
             fact(log, "a name is left alone", level=logging.WARNING, name=conflict.name, why=conflict.why)
         conflicts = {**self.status.conflicts, conflict.name: f"{conflict.why} {conflict.remedy}"}
         self.status = msgspec.structs.replace(self.status, conflicts=conflicts)
-        self._left.add(conflict.name)
+        self._left[conflict.name] = self._clock.boottime() + VERIFY_EVERY
+        self._known.pop(conflict.name, None)
 
     def _settled(self, name: str) -> None:
         if name in self.status.conflicts:

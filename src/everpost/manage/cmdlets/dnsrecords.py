@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import msgspec
@@ -166,8 +165,8 @@ def _status(zone: str, record: DnsUpdater | None, *, speaks: bool) -> Mapping[st
         "Server": known.server or None,
         "Key": known.key or None,
         "Names": list(known.names),
-        "Updated": datetime.fromisoformat(known.updated) if known.updated else None,
-        "StaleSince": datetime.fromisoformat(known.stale_since) if known.stale_since else None,
+        "Updated": known.updated or None,
+        "StaleSince": known.stale_since or None,
         "Error": error or None,
         "Conflicts": [why for _, why in sorted(known.conflicts.items())],
         "RoundRobin": [
