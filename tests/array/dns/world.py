@@ -75,8 +75,8 @@ class FakeClient:
     async def update(self, change: Change) -> None:
         assert change.new_mark is not None, "nothing is removed in this world"
         token = change.new_mark.token
-        if self._chance.random() < self._bad[0] / 4:
-            later = self._chance.uniform(0.0, 4.0)
+        if self._chance.random() < self._bad[0] / 2:
+            later = self._chance.uniform(0.0, 10.0)
             asyncio.get_running_loop().call_later(later, self._late, change, token)
             await self._lost()
         await self._travel()
@@ -192,7 +192,7 @@ class World:
     async def _trouble(self, name: str, line: HostLine, frozen: Frozen, bad: list[float]) -> None:
         while True:
             line.bad = self._chance.choice((0.0, 0.02, 0.4))
-            bad[0] = self._chance.choice((0.0, 0.05, 0.5))
+            bad[0] = self._chance.choice((0.0, 0.1, 0.5))
             await asyncio.sleep(self._chance.uniform(0.5, 8.0))
             what = self._chance.random()
             if what < 0.35:

@@ -291,7 +291,7 @@ class Updater:
             if wanted.get(name) != probe.server:
                 task.cancel()
                 del self._probes[name]
-        for name in wanted.keys() - self._probes.keys():
+        for name in sorted(wanted.keys() - self._probes.keys()):
             probe = self._a.probe(wanted[name], self._a.clock)
             self._probes[name] = (probe, asyncio.create_task(probe.run()))
 

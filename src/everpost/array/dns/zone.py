@@ -27,6 +27,8 @@ AVOID = 30.0
 """Seconds for which a server that did not answer is asked last."""
 BACKOFF, BACKOFF_AT_MOST = 0.5, 15.0
 EVERY_KIND = ("A", "AAAA", "CNAME", "SRV", "MX")
+LONG = 0.5
+"""Seconds after which the wishes are asked for anew, between two names."""
 TRIES = 3
 """Of one change, each with a new look: the mark may have changed in between."""
 T = TypeVar("T")
@@ -92,11 +94,13 @@ class ZoneKeeper:
         if due is not None and now >= self._verify[due]:
             del self._known[due]  # one at a time: a server that dies meanwhile must leave the round robin at once
         try:
-            await self._keep(settings, list(wanted), set(untouched), organization, token)
+            done = await self._keep(settings, list(wanted), set(untouched), organization, token)
         except (DnsTrouble, Refused) as error:
             self._failures += 1
             self._again_at = self._clock.boottime() + min(BACKOFF * 2 ** min(self._failures, 10), BACKOFF_AT_MOST)
             self._stale(error)
+            return
+        if not done:
             return
         if self._failures:
             fact(log, "the zone is kept again", zone=settings.zone)
@@ -115,7 +119,9 @@ class ZoneKeeper:
 
     async def _keep(
         self, settings: DnsZone, wanted: list[RecordSet], untouched: set[str], organization: str, token: Token
-    ) -> None:
+    ) -> bool:
+        """Whether it came to the end: when it takes long, what is wanted may have changed meanwhile."""
+        end = self._clock.boottime() + LONG
         key = keyfile.read(self._data_dir / settings.key_file)
         self.status = msgspec.structs.replace(self.status, key=str(key))
         grouped = by_name(wanted)
@@ -125,7 +131,10 @@ class ZoneKeeper:
         for name in (*grouped, *left):
             if name in self._left:
                 continue
+            if self._clock.boottime() >= end:
+                return False
             await self._one(settings, key, name, grouped.get(name, []), organization, token)
+        return True
 
     async def _one(
         self, settings: DnsZone, key: keyfile.Key, name: str, records: list[RecordSet], organization: str, token: Token
