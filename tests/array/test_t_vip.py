@@ -19,6 +19,7 @@ from everpost.lab.hosts import NamespaceHost, open_lab
 from everpost.lab.load.ledger import boottime
 from everpost.lab.organisation import CommandFailed, Organisation, Server
 from everpost.lab.workload import Workload
+from tests.array.dns.lab import LabZone
 
 pytestmark = [
     pytest.mark.netns,
@@ -34,6 +35,7 @@ class World:
     def __init__(self, o: Organisation, gateway: NamespaceHost, client: NamespaceHost) -> None:
         self.o, self.gateway, self.client = o, gateway, client
         self.load = Workload(o, client, PASSWORD)
+        self.zone = LabZone(o, client)
 
     def holder(self, by: int = 1) -> str | None:
         rows = self.o.servers[by].rows("Get-ClusterGroup CASArray", 5.0)
@@ -112,8 +114,9 @@ def world() -> Iterator[World]:
         assert first.rows("Get-MailboxDatabase MB01")[0]["RpcClientAccessServer"] == "ex01.contoso.com"
         first.rows(
             f"New-ClientAccessArray -Name CASArray -Fqdn casarray.contoso.com -IP {ADDRESS} -Gateway {GATEWAY}"
-            f" -MailTo {USER} -MailFrom failmon@contoso.com"
+            f" -MailTo {USER} -MailFrom failmon@contoso.com -DnsMode RoundRobin"
         )
+        first.rows("Set-DnsUpdate contoso.com -Server 10.77.0.53 -PublishMx $true")
         found = World(o, gateway, client)
         found.held("EX01", 30)
         found.load.watch_claims(ADDRESS)
@@ -148,7 +151,8 @@ def test_T_ARR_3_a_former_name_keeps_working(world: World) -> None:
     [row] = second.rows("Get-ClientAccessArray casarray.contoso.com")
     assert row["Fqdn"] == "mail.contoso.com" and row["Aliases"] == ["casarray.contoso.com"]
     assert second.rows("Get-MailboxDatabase MB01")[0]["RpcClientAccessServer"] == "mail.contoso.com"
-    names = {one["Name"] for one in second.rows("Get-DnsRecords") if one["Type"] == "A" and one["Data"] == ADDRESS}
+    address = second.host.address
+    names = {one["Name"] for one in second.rows("Get-DnsRecords") if one["Type"] == "A" and one["Data"] == address}
     assert names == {"mail.contoso.com.", "casarray.contoso.com."}, "both names are to be entered"
     second.rows("Set-ClientAccessArray CASArray -Fqdn casarray.contoso.com")
 
@@ -180,12 +184,46 @@ def _total(row: dict[str, Any], name: str) -> int:
     return int(line.split(", ")[1].split()[0])
 
 
+def test_the_name_in_DNS_follows_drains_modes_and_a_silent_DNS_server(world: World) -> None:
+    second = world.o.servers[1]
+    both = [server.host.address for server in world.o.servers]
+    world.zone.holds(both, 30)
+
+    def status() -> dict[str, Any]:
+        [row] = second.rows("Get-DnsUpdate contoso.com -Status", 10.0)
+        return row
+
+    row = status()
+    assert row["Updater"] in ("EX01", "EX02") and row["Server"] == "10.77.0.53" and row["Error"] is None
+    assert row["Key"] == "everpost (hmac-sha256)" and row["RoundRobin"][0] == "CASArray EX01: published"
+    assert "_imaps._tcp.contoso.com" in str(row["Conflicts"]), "somebody else's record stays"
+    second.rows("Set-ClientAccessArray CASArray -Drained EX01")
+    world.zone.holds(both[1:], 10)
+    second.rows("Set-ClientAccessArray CASArray -Drained $null")
+    world.zone.holds(both, 20)
+    second.rows("Set-ClientAccessArray CASArray -DnsMode VirtualIP")
+    world.zone.holds([ADDRESS], 10)
+    world.zone.stop()
+    second.rows("Set-ClientAccessArray CASArray -DnsMode RoundRobin")
+    world.o.wait(lambda: status()["StaleSince"] is not None, 20, "the records are known to be stale")
+    assert "does not answer" in status()["Error"]
+    world.o.wait(lambda: bool(second.rows("Get-EverpostEvent -Id 5040")), 40, "the alarm")
+    world.zone.start()
+    world.zone.holds(both, 40)
+    world.o.wait(lambda: status()["StaleSince"] is None and status()["Error"] is None, 30, "all is well")
+    world.o.wait(lambda: bool(second.rows("Get-EverpostEvent -Id 5041")), 20, "the end of the alarm")
+
+
 def test_T_VIP_1_all_cards_of_the_holder_off(world: World) -> None:
     world.at_home()
+    both = [server.host.address for server in world.o.servers]
+    world.zone.holds(both, 30)
     cut = boottime()
     world.o.servers[0].host.cut()
     try:
         took = world.held("EX02", 10)
+        world.zone.holds(both[1:], 20)
+        assert world.zone.when(both[1:], cut) < 10.0, "3 s on an idle machine"
         world.o.wait(lambda: world.again(cut, "answered", "login", "ack"), 20, "name, login and pending mail")
         assert took < 5.0
         [row] = world.o.servers[1].rows("Get-MailboxDatabase MB01 -Status")
@@ -200,6 +238,8 @@ def test_T_VIP_1_all_cards_of_the_holder_off(world: World) -> None:
         world.o.wait(lambda: bool(told()["Mailed"]), 30, "its mail")
     finally:
         world.o.servers[0].host.mend()
+    world.zone.holds(both, 60)
+    assert world.zone.always(bool, cut), "the name resolves at every moment"
     world.at_home()
     assert world.no_two_holders() > 50
 

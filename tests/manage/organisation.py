@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -67,6 +68,7 @@ class Organisation:
         self.writes = 0
         self.warnings: list[str] = []
         self.events: list[tuple[int, str]] = []
+        self.data_dir = Path("/nonexistent")
         self.clock = Clock()
         self.voters = [*servers, *(["W"] if len(servers) % 2 == 0 else [])]
         self._first: dict[str, bytes] = {}
@@ -172,7 +174,7 @@ class Organisation:
         """Rows of a line of the shell."""
         context = SimpleNamespace(
             clock=self.clock,
-            settings=SimpleNamespace(name=next(iter(self.view.servers))),
+            settings=SimpleNamespace(name=next(iter(self.view.servers)), data_dir=self.data_dir),
             directory=self.directory,
             organization=self.view,
             live=self,

@@ -32,6 +32,7 @@ from everpost.errors import EverpostError
 from everpost.log import configure, fact
 from everpost.model.array import HolderRecord
 from everpost.model.database import CopyStatus, MailboxDatabase
+from everpost.model.dns import DnsUpdater
 from everpost.model.server import Role
 from everpost.model.tenure import FencingRecord, TenureState
 from everpost.monitoring import metrics
@@ -164,6 +165,8 @@ class Agent:
             self.monitor.location_changed(held[0])
         if found is not None and key.startswith(keys.ARRAYS) and key.endswith("/holder"):
             self.monitor.array_changed(decode(HolderRecord, found.value))
+        if found is not None and key == keys.DNS_UPDATER:
+            self.monitor.dns_changed(decode(DnsUpdater, found.value))
         if self.challengers is not None:
             self.challengers.on_change(key, found)
 

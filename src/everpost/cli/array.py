@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 from everpost.array import gateway
+from everpost.array.dns import service as dns
 from everpost.array.link import Links
 from everpost.array.service import Keeper, Surroundings
 from everpost.cli import wiring
@@ -40,6 +41,21 @@ class Arrays:
         self.watching = wiring.open_directory(settings)
         self._organization = OrganizationView()
         self._keepers: dict[str, Keeper] = {}
+        instance = uuid.uuid4().hex
+        self.dns = dns.Updater(
+            dns.Surroundings(
+                me=settings.name,
+                instance=instance,
+                directory=self.directory,
+                clock=SystemClock(),
+                organization=self._organization,
+                timing=settings.timing,
+                entry=self._entry,
+                learn=self._learn,
+                page=lambda: (page.deadline, page.epoch),
+                data_dir=settings.data_dir,
+            )
+        )
         self.caches = [DirectoryCache(self.watching, prefix, on_change=self._on_change) for prefix in WATCHED]
         self._around = Surroundings(
             me=settings.name,
@@ -50,7 +66,7 @@ class Arrays:
             entry=self._entry,
             learn=self._learn,
             page=lambda: (page.deadline, page.epoch),
-            instance=uuid.uuid4().hex,
+            instance=instance,
             folder=settings.data_dir / "array",
         )
 
@@ -65,6 +81,7 @@ class Arrays:
 
     def _on_change(self, key: str, entry: Entry | None) -> None:
         self._organization.apply(key, entry)
+        self.dns.changed(key, entry)
         for keeper in self._keepers.values():
             keeper.changed(key, entry)
 
@@ -73,6 +90,11 @@ class Arrays:
         for cache in self.caches:
             await cache.wait_synced()
         self._remove_leftovers()
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.dns.run())
+            group.create_task(self._follow_forever())
+
+    async def _follow_forever(self) -> None:
         while True:
             await self._follow()
             for keeper in self._keepers.values():
@@ -114,6 +136,7 @@ class Arrays:
         """Give back what is held."""
         for keeper in self._keepers.values():
             await keeper.stop()
+        await self.dns.stop()
         await self.directory.close()
         await self.watching.close()
 

@@ -11,6 +11,7 @@ DAGS = CONFIG + "dag/"
 DATABASES = CONFIG + "database/"
 MAINTENANCE = CONFIG + "maintenance/"
 CLIENT_ACCESS_ARRAYS = CONFIG + "array/"
+DNS_ZONES = CONFIG + "dns/"
 MAILBOXES = CONFIG + "mailbox/"
 ADDRESSES = CONFIG + "address/"
 LOCATIONS = ROOT + "location/"
@@ -22,6 +23,8 @@ STATUS = ROOT + "status/"
 TOKENS = ROOT + "token/"
 JOURNAL = ROOT + "journal/"
 ARRAYS = ROOT + "array/"
+DNS_UPDATER = ARRAYS + "_dns/updater"
+"""Which server keeps the DNS records (`model.dns.DnsUpdater`). No array's name begins with an underscore."""
 
 
 def server(name: str) -> str:
@@ -122,3 +125,8 @@ def array_order(array: str) -> str:
 def array_statement(array: str, server_name: str) -> str:
     """What a possible holder says of itself (`model.array.Statement`)."""
     return f"{ARRAYS}{array}/server/{server_name}"
+
+
+def dns_zone(zone: str) -> str:
+    """A zone whose records are kept (`model.dns.DnsZone`)."""
+    return DNS_ZONES + zone

@@ -12,6 +12,7 @@ from everpost.directory import keys
 from everpost.directory.interface import Entry
 from everpost.model.array import ClientAccessArray
 from everpost.model.database import Location, MailboxDatabase
+from everpost.model.dns import DnsZone
 from everpost.model.recipient import Mailbox
 from everpost.model.server import DatabaseAvailabilityGroup, MaintenanceRecord, Role, Server
 
@@ -73,6 +74,7 @@ class OrganizationView:
         self.databases: dict[str, MailboxDatabase] = {}
         self.maintenance: dict[str, MaintenanceRecord] = {}
         self.arrays: dict[str, ClientAccessArray] = {}
+        self.dns_zones: dict[str, DnsZone] = {}
         self.locations: dict[str, tuple[Location, int]] = {}
         self.mailboxes: dict[str, Mailbox] = {}
         self._addresses: dict[str, str] = {}
@@ -83,6 +85,7 @@ class OrganizationView:
             (keys.DATABASES, self._put_into(self.databases, MailboxDatabase)),
             (keys.MAINTENANCE, self._put_into(self.maintenance, MaintenanceRecord)),
             (keys.CLIENT_ACCESS_ARRAYS, self._put_into(self.arrays, ClientAccessArray)),
+            (keys.DNS_ZONES, self._put_into(self.dns_zones, DnsZone)),
             (keys.LOCATIONS, self._location),
             (keys.MAILBOXES, self._mailbox),
         )

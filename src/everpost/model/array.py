@@ -6,6 +6,8 @@ import enum
 
 import msgspec
 
+from everpost.model.dns import DnsMode
+
 
 class Affinity(enum.StrEnum):
     """Which server a client gets again (spec 6.4): any, the same one by its address, or by its /24."""
@@ -21,7 +23,8 @@ class ClientAccessArray(msgspec.Struct, frozen=True, kw_only=True):
     hold `ip`, the preferred one first (empty: all client access servers of the site); `mail_to` and `mail_from` of the
     mail at each change (empty: those of the organisation). `failback`: seconds for which the preferred holder must have
     been well before the address goes back to it by itself; 0: it stays where it is. `aliases`: former names, which
-    clients may still use. `drained` servers get no new connections; `weights` are 1 where nothing is said."""
+    clients may still use. `drained` servers get no new connections; `weights` are 1 where nothing is said. `dns_mode`:
+    what the name resolves to."""
 
     name: str
     fqdn: str
@@ -39,6 +42,7 @@ class ClientAccessArray(msgspec.Struct, frozen=True, kw_only=True):
     affinity: Affinity = Affinity.NONE
     drained: tuple[str, ...] = ()
     weights: dict[str, int] = {}
+    dns_mode: DnsMode = DnsMode.VIRTUAL_IP
 
 
 class HolderState(enum.StrEnum):

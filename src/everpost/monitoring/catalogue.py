@@ -43,6 +43,10 @@ COPY_FAILED = Kind(5020, "DatabaseCopyFailed", Level.WARNING)
 COPY_WELL = Kind(5021, "DatabaseCopyWell", Level.INFORMATION)
 ARRAY_MOVED = Kind(5030, "ClientAccessArrayMoved", Level.WARNING, mail=True)
 ARRAY_OFFLINE = Kind(5031, "ClientAccessArrayOffline", Level.ERROR, mail=True)
+DNS_STALE = Kind(5040, "DnsRecordsStale", Level.ERROR, mail=True)
+DNS_CURRENT = Kind(5041, "DnsRecordsCurrent", Level.INFORMATION)
+DNS_CONFLICT = Kind(5042, "DnsRecordsConflict", Level.WARNING, mail=True)
+DNS_CONFLICT_OVER = Kind(5043, "DnsRecordsConflictOver", Level.INFORMATION)
 
 KINDS = {
     kind.id: kind
@@ -50,6 +54,7 @@ KINDS = {
         SERVER_LOST, REDUNDANCY_RED, REDUNDANCY_GREEN, REDISTRIBUTED, FAILOVER, SWITCHOVER, REMOUNTED, SERVER_BACK,
         PAM_CHANGED, VOTER_MISSING, VOTER_BACK, WITNESS_FAILED, WITNESS_WORKS, COPY_FAILED, COPY_WELL, ARRAY_MOVED,
         ARRAY_OFFLINE,
+        DNS_STALE, DNS_CURRENT, DNS_CONFLICT, DNS_CONFLICT_OVER,
     )
 }  # fmt: skip
 

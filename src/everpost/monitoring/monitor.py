@@ -17,10 +17,12 @@ from everpost.errors import EverpostError
 from everpost.model import quorum
 from everpost.model.array import HolderRecord, HolderState
 from everpost.model.database import CopyStatus, Location
+from everpost.model.dns import DnsUpdater
 from everpost.model.server import DatabaseAvailabilityGroup
 from everpost.monitoring import catalogue
 from everpost.monitoring.alarms import REDUNDANCY_RED, VOTER_RED, Alarms, Change, Move, Movements, good_copies
 from everpost.monitoring.catalogue import Kind
+from everpost.monitoring.dns import DnsAlarms
 from everpost.monitoring.journal import Journal
 from everpost.monitoring.mail import Mailer
 from everpost.monitoring.observe import witness_error
@@ -69,6 +71,7 @@ class Monitor:
         self._voter_alarms = Alarms(VOTER_RED)
         self._witness_alarms = Alarms(0.0)
         self._copy_alarms = Alarms(REDUNDANCY_RED)
+        self._dns = DnsAlarms()
         self._servers = Alarms(0.0, repeat=float("inf"))
         self._witness_at = 0.0
         self._pam: str | None = None
@@ -86,7 +89,8 @@ class Monitor:
 
     def standing(self) -> dict[str, str]:
         """Alarms that stand, for the banner of every command."""
-        return {**self._voter_alarms.standing, **self._witness_alarms.standing, **self._copy_alarms.standing}
+        alarms = (self._voter_alarms, self._witness_alarms, self._copy_alarms, self._dns)
+        return {name: text for one in alarms for name, text in one.standing.items()}
 
     # -- what happened ------------------------------------------------------------------------------------------
 
@@ -146,6 +150,10 @@ class Monitor:
             reason=record.reason,
         )
 
+    def dns_changed(self, record: DnsUpdater) -> None:
+        """To be told of each record of the server that keeps the DNS records."""
+        self._dns.saw(record, self._clock.boottime())
+
     def _concerns(self, move: Move) -> bool:
         dag = self.organization.dag_of(move.after)
         return move.after == self.me if dag is None else dag == self.dag and self.writes()
@@ -180,6 +188,7 @@ class Monitor:
         now = self._clock.boottime()
         self._tell(self._copy_alarms.look(now, self._thin_databases()), catalogue.REDUNDANCY_RED,
                    catalogue.REDUNDANCY_GREEN, "{} has two or more good copies again")  # fmt: skip
+        self._dns.look(now, self.organization.dns_zones, self._tell_dns)
         dag = self.dag
         if dag is None:
             return
@@ -249,8 +258,16 @@ class Monitor:
         self._tell(self._witness_alarms.look(now, faults), catalogue.WITNESS_FAILED, catalogue.WITNESS_WORKS,
                    "the {} takes writes again")  # fmt: skip
 
+    def _tell_dns(self, changes: dict[str, Change], red: Kind, green: Kind, over: str) -> None:
+        writer = self._dns.writer(self._clock.boottime())
+        if writer == self.me or (writer is None and self.writes()):
+            self._record(changes, red, green, over)
+
     def _tell(self, changes: dict[str, Change], red: Kind, green: Kind, over: str) -> None:
         if self.writes():
-            for name, change in changes.items():
-                kind, text = (red, change.text) if change.red else (green, over.format(name.removeprefix("voter ")))
-                self.journal.record(kind, text, subject=name)
+            self._record(changes, red, green, over)
+
+    def _record(self, changes: dict[str, Change], red: Kind, green: Kind, over: str) -> None:
+        for name, change in changes.items():
+            kind, text = (red, change.text) if change.red else (green, over.format(name.removeprefix("voter ")))
+            self.journal.record(kind, text, subject=name)

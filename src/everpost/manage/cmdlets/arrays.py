@@ -20,7 +20,7 @@ from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
 from everpost.manage.timespan import seconds as span_seconds
 from everpost.model.array import Affinity, ClientAccessArray, HolderRecord, HolderState, MoveOrder, Statement
-from everpost.model.server import Role
+from everpost.model.dns import DnsMode
 
 MOVE_LIMIT = 10.0
 """Seconds that a move waits for the new holder."""
@@ -71,6 +71,12 @@ def _settings(context: CommandContext, before: ClientAccessArray, given: Mapping
         changes["probe_interval"] = _seconds("-ProbeInterval", str(changes["probe_interval"]), 0.05, 10.0)
     if "failback" in changes:
         changes["failback"] = _seconds("-AutoFailbackDelay", str(changes["failback"]), 0.0, 86400.0)
+    if "dns_mode" in changes:
+        text = str(changes["dns_mode"])
+        mode = next((one for one in DnsMode if one.value.lower() == text.lower()), None)
+        if mode is None:
+            raise Refused(f"-DnsMode is {', '.join(one.value for one in DnsMode)}, not {text}.")
+        changes["dns_mode"] = mode
     if "affinity" in changes:
         text = str(changes["affinity"])
         found = next((one for one in Affinity if one.value.lower() == text.lower()), None)
@@ -126,12 +132,14 @@ async def new_client_access_array(
     mail_from: str | None = None,
     affinity: str | None = None,
     auto_failback_delay: str | None = None,
+    dns_mode: str | None = None,
 ) -> list[Row]:
     """Make the one name for the client access servers of a site; there is one array for each site.
 
     -IP is its virtual address: one server holds it, under quorum, and balances over all of them. -Gateway must answer a
     server that takes it over; -Limit probes without an answer, one each -ProbeInterval seconds, mean that it is silent.
     -Hostname names the servers that may hold it, the preferred one first. The mail at each change goes to -MailTo.
+    -DnsMode RoundRobin: the name resolves to all servers that are well instead (Set-DnsUpdate keeps it so).
     """
     if not fqdn:
         raise Refused("New-ClientAccessArray needs -Fqdn.")
@@ -158,12 +166,13 @@ async def new_client_access_array(
         "mail_from": mail_from,
         "affinity": affinity,
         "failback": auto_failback_delay,
+        "dns_mode": dns_mode,
     }
     array = _settings(context, bare, given)
     key, unique = keys.client_access_array(chosen), keys.array_site(place)
     await write(context, {key: 0, unique: 0}, {key: encode(array), unique: chosen.encode()}, what=chosen)
     await seen(context, key)
-    if not ip:
+    if not ip and array.dns_mode is DnsMode.VIRTUAL_IP:
         context.warning(f"{chosen} has no address yet: Set-ClientAccessArray {chosen} -IP gives it one.")
     return [await _row(context, array)]
 
@@ -197,6 +206,7 @@ async def _row(context: CommandContext, array: ClientAccessArray, *, status: boo
         "MailFrom": array.mail_from or None,
         "Affinity": str(array.affinity),
         "AutoFailbackDelay": array.failback or None,
+        "DnsMode": str(array.dns_mode),
         "Drained": list(array.drained),
         "Weights": [f"{name}={weight}" for name, weight in sorted(array.weights.items())],
     }
@@ -244,6 +254,7 @@ async def set_client_access_array(
     mail_from: str | None = None,
     affinity: str | None = None,
     auto_failback_delay: str | None = None,
+    dns_mode: str | None = None,
     drained: tuple[str, ...] | None = None,
     weights: tuple[str, ...] | None = None,
 ) -> list[Row]:
@@ -262,6 +273,7 @@ async def set_client_access_array(
         "mail_from": mail_from,
         "affinity": affinity,
         "failback": auto_failback_delay,
+        "dns_mode": dns_mode,
         "drained": drained,
         "weights": weights,
     }
@@ -364,29 +376,3 @@ async def _wait_moved(context: CommandContext, array: ClientAccessArray, target:
     raise Unavailable(
         f"The address did not reach {target} within {MOVE_LIMIT:.0f} s.", remedy="Get-ClusterGroup shows it."
     )
-
-
-@registry.command("Get-DnsRecords", positional=0, columns=("Name", "Type", "Data", "Ttl"))
-async def get_dns_records(context: CommandContext) -> list[Row]:
-    """Print the records to enter in a DNS server for the arrays: addresses, mail services (RFC 6186), autodiscover."""
-    rows: list[Row] = []
-    document = context.organization.organization
-    domain = document.domain if document is not None else ""
-    for array in sorted(context.organization.arrays.values(), key=lambda one: one.name):
-        kind = "AAAA" if ":" in array.ip else "A"
-        hubs = any(Role.HUB_TRANSPORT in one.roles for one in members(context.organization, array))
-        if array.ip:
-            rows += [_record(name, kind, array.ip) for name in (array.fqdn, *array.aliases)]
-        if domain:
-            rows.append(_record(f"_imaps._tcp.{domain}", "SRV", f"0 1 993 {array.fqdn}."))
-            rows.append(_record(f"_imap._tcp.{domain}", "SRV", f"10 1 143 {array.fqdn}."))
-            rows.append(_record(f"_autodiscover._tcp.{domain}", "SRV", f"0 0 443 {array.fqdn}."))
-            rows.append(_record(f"autodiscover.{domain}", "CNAME", f"{array.fqdn}."))
-            if hubs:
-                rows.append(_record(f"_submission._tcp.{domain}", "SRV", f"0 1 587 {array.fqdn}."))
-                rows.append(_record(domain, "MX", f"10 {array.fqdn}."))
-    return rows
-
-
-def _record(name: str, kind: str, data: str) -> Row:
-    return {"Name": f"{name}.", "Type": kind, "Data": data, "Ttl": 300}
