@@ -56,6 +56,8 @@ def _by_time(answers: Sequence[Answer], ordered: Sequence[Acquisition]) -> list[
     for one in answers:
         known = [each for each in ordered if each.at < one.at]
         if not known or known[-1].host != one.host:
-            last = f"{known[-1].host} has epoch {known[-1].epoch} since {known[-1].at:.3f}" if known else "nobody has it"
+            last = (
+                f"{known[-1].host} has epoch {known[-1].epoch} since {known[-1].at:.3f}" if known else "nobody has it"
+            )
             wrong.append(f"{one.host} answers ({one.how}) at {one.at:.3f}: {last}")
     return wrong[:10]

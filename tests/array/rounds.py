@@ -1,5 +1,5 @@
-"""Rounds of faults against the holder of a client access array's address, while a capture on the client's host looks for
-a second one. Needs root.
+"""Rounds of faults against the holder of an array's address, while a capture on the client's host looks for a second
+one. Needs root.
 
     python -m tests.array.rounds --runs 200 --seed 1 [--json FILE]
 

@@ -75,6 +75,8 @@ def test_what_a_frame_says() -> None:
     assert witness.frame(tcp(MAC_B, 0x12, port=40001)) == ("answer", MAC_B, {"how": "accepted"})
     left = witness.frame(tcp(MAC_A, 0x11))
     assert left == ("remains", MAC_A, {"flags": 0x11, "payload": 0}), "the former holder ends its connection"
+    assert witness.frame(tcp(MAC_B, 0x12)) == ("answer", MAC_B, {"how": "accepted"}), "the client took the port again"
+    assert witness.frame(tcp(MAC_A, 0x19, payload=b"* OK")) == ("remains", MAC_A, {"flags": 0x19, "payload": 4})
     assert witness.frame(tcp(MAC_A, 0x10, port=40001)) == ("answer", MAC_A, {"how": "packet"}), "another's connection"
     assert witness.frame(tcp(MAC_B, 0x14, port=40009)) == ("answer", MAC_B, {"how": "packet"})
 

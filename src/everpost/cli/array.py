@@ -9,6 +9,7 @@ import uuid
 from pathlib import Path
 
 from everpost.array import gateway
+from everpost.array.checks import Around, LoginChecks
 from everpost.array.link import Links
 from everpost.array.service import Keeper, Surroundings
 from everpost.cli import wiring
@@ -41,10 +42,13 @@ class Arrays:
         self._organization = OrganizationView()
         self._keepers: dict[str, Keeper] = {}
         self.caches = [DirectoryCache(self.watching, prefix, on_change=self._on_change) for prefix in WATCHED]
+        clock = SystemClock()
+        # Connections of their own as well: a log-in check that makes a mailbox delays no beat.
+        checked = Around(self.watching, self._organization, clock)
         self._around = Surroundings(
             me=settings.name,
             directory=self.directory,
-            clock=SystemClock(),
+            clock=clock,
             organization=self._organization,
             timing=settings.timing,
             entry=self._entry,
@@ -52,6 +56,7 @@ class Arrays:
             page=lambda: (page.deadline, page.epoch),
             instance=uuid.uuid4().hex,
             folder=settings.data_dir / "array",
+            checks=lambda members: LoginChecks(checked, members),
         )
 
     def _cache(self, key: str) -> DirectoryCache:

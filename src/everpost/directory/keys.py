@@ -13,6 +13,7 @@ MAINTENANCE = CONFIG + "maintenance/"
 CLIENT_ACCESS_ARRAYS = CONFIG + "array/"
 MAILBOXES = CONFIG + "mailbox/"
 ADDRESSES = CONFIG + "address/"
+HEALTH_MAILBOXES = CONFIG + "health-mailbox/"
 LOCATIONS = ROOT + "location/"
 TENURES = ROOT + "tenure/"
 FENCES = ROOT + "fence/"
@@ -52,6 +53,11 @@ def mailbox(guid: str) -> str:
 def address(smtp: str) -> str:
     """An SMTP address in lower case; the value is the mailbox's guid."""
     return ADDRESSES + smtp.lower()
+
+
+def health_mailbox(database_name: str) -> str:
+    """How the health checks log in to a database (`model.recipient.HealthMailbox`)."""
+    return HEALTH_MAILBOXES + database_name
 
 
 def location(database_name: str) -> str:

@@ -2,12 +2,13 @@
 
     python -m everpost.lab.load.capture --ledger F --name N --link L --address A [--port 143]
 
-Each EVERY it asks the whole network who has the address (ARP), and opens a TCP connection to it. Facts:
+Each EVERY it asks the whole network who has the address (ARP), and each CONNECT_EVERY it opens a TCP connection to it.
+Facts:
 
 `answer`: a frame by which a host says "the address is mine": `how` is asked or announced (ARP), advertised (neighbour
-advertisement), accepted (SYN-ACK of a new connection), packet (any other packet from the address that does not belong to
-a connection which that same host accepted). `mac` sent it; `seen` is the kernel's own time of its arrival (CLOCK_BOOTTIME
-seconds), so a capture that gets no processor for a while blames nobody.
+advertisement), accepted (SYN-ACK of a new connection), packet (any other packet from the address that does not belong
+to a connection which that same host accepted). `mac` sent it; `seen` is the kernel's own time of its arrival
+(CLOCK_BOOTTIME seconds), so a capture that gets no processor for a while blames nobody.
 `remains`: a packet of a connection that the host accepted, after another host answered: what it has left to say to that
 client, mostly that the connection ends. It takes nobody's new connection and no neighbour's cache.
 `answered`: a connection was there.
@@ -19,25 +20,32 @@ import argparse
 import asyncio
 import contextlib
 import ipaddress
+import itertools
 import socket
 import struct
 import time
 from collections import OrderedDict
 from dataclasses import dataclass
+from typing import Any
 
 from everpost.array.announce import advertised, arp, arp_owner
 from everpost.lab.load.ledger import Ledger, boottime
 
 EVERY = 0.02
+CONNECT_EVERY = 0.06
 PATIENCE = 1.0
 BURST = 200
 """Frames read before anything else has its turn."""
-REMEMBERED = 20_000
+REMEMBERED = 50_000
 _ALL, _IPV4, _IPV6, _TCP = 0x0003, 0x0800, 0x86DD, 6
 _SOL_PACKET, _IGNORE_OUTGOING = 263, 23
 _SO_TIMESTAMPNS = 35
 _BROADCAST = b"\xff" * 6
 _SYN_ACK = 0x12
+
+
+Fact = tuple[str, bytes, dict[str, Any]]
+"""Its kind, the MAC that sent the frame, and what else there is to note."""
 
 
 @dataclass(frozen=True)
@@ -72,15 +80,17 @@ def segment(frame: bytes, address: bytes) -> Segment | None:
 
 
 class Witness:
-    """What the frames say: pure. `answers` and `remains` return the facts to note."""
+    """What the frames say: pure."""
 
     def __init__(self, address: bytes) -> None:
         self._address = address
-        self._accepted: OrderedDict[bytes, bytes] = OrderedDict()
+        # By both ends: a client takes a port again while the former holder's kernel still repeats the last words of the
+        # connection that it had accepted from it.
+        self._accepted: OrderedDict[tuple[bytes, bytes], None] = OrderedDict()
         self._last = b""
 
-    def frame(self, frame: bytes) -> tuple[str, bytes, dict[str, object]] | None:
-        """(kind, MAC, facts) of a frame that says something new of the address."""
+    def frame(self, frame: bytes) -> Fact | None:
+        """What a frame says of the address, if it is something new."""
         found = arp_owner(frame) or advertised(frame)
         if found is not None:
             if found[1] != self._address:
@@ -93,17 +103,18 @@ class Witness:
         if said.connection is None:
             return self._answer(said.mac, "packet")
         if said.flags & _SYN_ACK == _SYN_ACK:
-            self._accepted[said.connection] = said.mac
+            self._accepted[said.connection, said.mac] = None
+            self._accepted.move_to_end((said.connection, said.mac))
             if len(self._accepted) > REMEMBERED:
                 self._accepted.popitem(last=False)
             return self._answer(said.mac, "accepted")
-        if self._accepted.get(said.connection) != said.mac:
+        if (said.connection, said.mac) not in self._accepted:
             return self._answer(said.mac, "packet")
         if said.mac != self._last:
             return "remains", said.mac, {"flags": said.flags, "payload": said.payload}
         return None
 
-    def _answer(self, mac: bytes, how: str) -> tuple[str, bytes, dict[str, object]]:
+    def _answer(self, mac: bytes, how: str) -> Fact:
         self._last = mac
         return "answer", mac, {"how": how}
 
@@ -129,13 +140,16 @@ class Capture:
         asyncio.get_running_loop().add_reader(self._ear, self._hear)
         question = arp(self._own, b"\0" * 4, self._parsed.packed)
         tasks: set[asyncio.Task[None]] = set()
-        while not self._ledger.stopping():
+        for number in itertools.count():
+            if self._ledger.stopping():
+                return
             if self._parsed.version == 4:
                 with contextlib.suppress(OSError):
                     self._ear.send(question)
-            task = asyncio.create_task(self._connect())
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
+            if number % round(CONNECT_EVERY / EVERY) == 0:
+                task = asyncio.create_task(self._connect())
+                tasks.add(task)
+                task.add_done_callback(tasks.discard)
             await asyncio.sleep(EVERY)
 
     async def _connect(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from everpost.array import gateway
-from everpost.array.service import members, owners
+from everpost.array.membership import members, owners
 from everpost.directory import keys
 from everpost.directory.schema import decode, encode
 from everpost.errors import AlreadyExists, Refused, Unavailable
