@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
+import uuid
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from everpost.lab.load.ledger import boottime
-from everpost.lab.organisation import CommandFailed
+from everpost.lab.organisation import CommandFailed, Server
 from tests.array.conftest import World
 from tests.array.rounds import ADDRESS, tree
 
@@ -78,6 +81,57 @@ def _total(row: dict[str, Any], name: str) -> int:
     return int(line.split(", ")[1].split()[0])
 
 
+@contextlib.contextmanager
+def refused(server: Server, port: int) -> Iterator[None]:
+    """Connections to that port of the server are reset; its ports for balancers work."""
+    enter = ["ip", "netns", "exec", server.host.space, "nft"]  # type: ignore[attr-defined]
+    chain = f"chain input {{ type filter hook input priority 0; tcp dport {port} reject with tcp reset; }}"
+    subprocess.run([*enter, f"add table inet everpost_login {{ {chain}; }}"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run([*enter, "delete table inet everpost_login"], check=True)
+
+
+def healthz(world: World, server: Server, protocol: str) -> int:
+    """What the server's own endpoint says to somebody else's balancer."""
+    out = world.client.root / f"healthz-{uuid.uuid4().hex}.log"
+    code = (
+        "import http.client,ssl,sys;c=http.client.HTTPSConnection(sys.argv[1],timeout=5,"
+        "context=ssl._create_unverified_context());c.request('GET','/healthz/'+sys.argv[2]);"
+        "print(c.getresponse().status)"
+    )
+    process = world.client.spawn([sys.executable, "-c", code, server.host.address, protocol], out)
+    return int(out.read_text()) if process.popen.wait(20) == 0 else 0
+
+
+def test_a_server_where_nobody_can_log_in_is_taken_out_and_put_back(world: World) -> None:
+    first = world.o.servers[0]
+    world.o.wait(lambda: len(first.rows("Get-Mailbox -Monitoring")) == 1, 20, "a health mailbox for MB01")
+    assert [row["Name"] for row in first.rows("Get-Mailbox")] == ["mira"], "it is hidden"
+
+    def states(server: str) -> set[str]:
+        lines = [line for line in world.status()["Services"] if line.split()[0].endswith(f"/{server}")]
+        return {line.split()[1] for line in lines if "imap" in line}
+
+    world.o.wait(lambda: states("EX01") == {"UP"}, 30, "EX01 is balanced to")
+    assert healthz(world, first, "imap") == 200 and healthz(world, first, "pop3") == 404
+    with refused(first, 993):
+        # The greeting of the port that HAProxy itself uses still comes: only the log-in tells.
+        world.o.wait(lambda: states("EX01") == {"DOWN"}, 40, "EX01 is taken out")
+        assert states("EX02") == {"UP"}
+        world.o.wait(lambda: healthz(world, first, "imap") == 503, 40, "it says so itself")
+        assert healthz(world, first, "smtp") == 200
+    world.o.wait(lambda: states("EX01") == {"UP"}, 40, "EX01 is put back")
+    world.o.wait(lambda: healthz(world, first, "imap") == 200, 40, "it says so itself")
+
+
+def taken_out(world: World, server: str) -> list[str]:
+    """Lines of the logs that say that the log-in checks took a server out."""
+    logs = "".join((one.data / "log" / "array.log").read_text() for one in world.o.servers)
+    return [line for line in logs.splitlines() if '"taken out"' in line and f'"server": "{server}"' in line]
+
+
 def test_T_VIP_1_all_cards_of_the_holder_off(world: World) -> None:
     world.at_home()
     cut = boottime()
@@ -88,6 +142,7 @@ def test_T_VIP_1_all_cards_of_the_holder_off(world: World) -> None:
         assert took < 5.0
         [row] = world.o.servers[1].rows("Get-MailboxDatabase MB01 -Status")
         assert row["MountedOnServer"] == "EX02"
+        assert not taken_out(world, "EX02"), "log-ins stall while the database moves; that is no fault of EX02's"
 
         def told() -> dict[str, Any]:
             events = world.o.servers[1].rows("Get-EverpostEvent -Id 5030 -Newest 50")

@@ -1,6 +1,7 @@
 """Looks at a client access array as its clients do: does the name answer, does a login work, is a message taken?
 
     python -m everpost.lab.load.knock --ledger F --name N --host H --ca F --user A --password P [--ports N,N,N]
+        [--connect-only]
 
 Facts in the ledger: `answered` (a TCP connection each 10 ms, at the time it was there), `login` (IMAP over TLS, and
 the seconds it took), `told` and `back` (an established IMAP session ended, and was there again), `ack` of messages.
@@ -39,7 +40,7 @@ class Knock:
         self._a = arguments
         self._ledger = Ledger(arguments.ledger)
         self._imap, self._imaps, self._smtp = (int(port) for port in arguments.ports.split(","))
-        self._context = ssl.create_default_context(cafile=arguments.ca)
+        self._context = ssl.create_default_context(cafile=arguments.ca or None)
         self._context.check_hostname = False
         self._last = 0.0
 
@@ -118,13 +119,18 @@ class Knock:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("ledger", "name", "host", "ca", "user", "password"):
+    for name in ("ledger", "name", "host"):
         parser.add_argument(f"--{name}", required=True)
+    for name in ("ca", "user", "password"):
+        parser.add_argument(f"--{name}", default="", help="not needed with --connect-only")
     parser.add_argument("--ports", default="143,993,25")
-    knock = Knock(parser.parse_args())
-    threading.Thread(target=knock.stay_forever, daemon=True).start()
-    for what in (knock._login, knock._send):
-        threading.Thread(target=knock.try_forever, args=(what,), daemon=True).start()
+    parser.add_argument("--connect-only", action="store_true", help="no log-ins and messages")
+    arguments = parser.parse_args()
+    knock = Knock(arguments)
+    if not arguments.connect_only:
+        threading.Thread(target=knock.stay_forever, daemon=True).start()
+        for what in (knock._login, knock._send):
+            threading.Thread(target=knock.try_forever, args=(what,), daemon=True).start()
     asyncio.run(knock.connect_forever())
 
 
