@@ -7,6 +7,7 @@ the address is a listener on each host that accepts and says nothing. In turns t
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
 import subprocess
@@ -129,7 +130,7 @@ class Vrrp:
         answers = [f["mac"] for f in self.ledgers.facts("capture") if f["kind"] == "answer" and f["seen"] > began]
         for rule in rules:
             subprocess.run(rule, check=True)
-        changes = sum(before != after for before, after in zip(answers, answers[1:], strict=False))
+        changes = sum(before != after for before, after in itertools.pairwise(answers))
         return {"hosts_that_answered": len(set(answers)), "changes_of_the_answering_host": changes}
 
     def close(self) -> None:
