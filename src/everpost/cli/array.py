@@ -100,7 +100,7 @@ class Arrays:
     async def _follow(self) -> None:
         own = self._organization.servers.get(self._settings.name)
         wanted = {
-            array.name
+            array.key
             for array in self._organization.arrays.values()
             if own is not None and array.site.lower() == own.site.lower()
         }
