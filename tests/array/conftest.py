@@ -40,16 +40,20 @@ class World:
 
     def at_home(self) -> None:
         """All is well, and EX01 has the database and the address."""
-        second = self.o.servers[1]
+        self.at(0, 1)
+
+    def at(self, place: int, other: int) -> None:
+        """All is well, and the server at `place` has the database and the address."""
+        name, by = self.o.servers[place].name, self.o.servers[other]
         self.o.wait(lambda: all(self.o.whole(one) for one in self.o.servers), 90, "whole")
-        if second.rows("Get-MailboxDatabase MB01 -Status")[0]["MountedOnServer"] != "EX01":
-            self.o.retry(lambda: second.rows("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01"))
-            self.o.wait(lambda: self.o.whole(second), 60, "whole at home")
+        if by.rows("Get-MailboxDatabase MB01 -Status")[0]["MountedOnServer"] != name:
+            self.o.retry(lambda: by.rows(f"Move-ActiveMailboxDatabase MB01 -ActivateOnServer {name}"))
+            self.o.wait(lambda: self.o.whole(by), 60, f"whole at {name}")
         self.ready("EX01")
         self.ready("EX02")
-        if self.holder() != "EX01":
-            self.o.retry(lambda: second.rows("Move-ClusterGroup CASArray -Node EX01"))
-        self.held("EX01", 10)
+        if self.holder() != name:
+            self.o.retry(lambda: by.rows(f"Move-ClusterGroup CASArray -Node {name}"))
+        self.held(name, 10)
 
     def times(self, kind: str) -> list[float]:
         return [fact["at"] for fact in self.load.ledgers.facts("knock") if fact["kind"] == kind]
