@@ -68,24 +68,27 @@ class LoginChecks:
         }
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled. Whatever goes wrong in a round, the array goes on without it."""
         answering = await asyncio.start_server(self._answer, sock=self._socket)
         try:
             for number in itertools.count():
                 began = self._a.clock.boottime()
                 try:
                     await self._make_mailboxes()
-                except EverpostError as error:
-                    log.debug("no health mailbox made: %s", error)
-                await self._round(number)
+                    await self._round(number)
+                except Exception:  # a fault of a check must not cost the address
+                    log.exception("log-in checks")
                 await self._a.clock.sleep(max(0.1, began + EVERY - self._a.clock.boottime()))
         finally:
             answering.close()
 
     async def _make_mailboxes(self) -> None:
         for database in healthmailbox.missing(self._a.organization):
-            if await healthmailbox.make(self._a.directory, self._a.organization, database):
-                fact(log, "health mailbox made", database=database)
+            try:
+                if await healthmailbox.make(self._a.directory, self._a.organization, database):
+                    fact(log, "health mailbox made", database=database)
+            except EverpostError as error:  # the next round looks again
+                log.debug("no health mailbox made: %s", error)
 
     async def _round(self, number: int) -> None:
         """One log-in at each server, all in the same database, each time in the next one."""
