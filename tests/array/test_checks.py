@@ -153,6 +153,8 @@ async def test_a_health_mailbox_is_made_once_and_its_password_is_right() -> None
     assert healthmailbox.missing(o.view) == ["MB01"]
     assert await healthmailbox.make(o.directory, o.view, "MB01")
     assert not await healthmailbox.make(o.directory, o.view, "MB01"), "seen by one who does not know of it yet"
+    o.view.apply(keys.health_mailbox("MB01"), await o.directory.get(keys.health_mailbox("MB01")))
+    assert not await healthmailbox.make(o.directory, o.view, "MB01"), "by one who has seen half of it"
     await o.look()
     [one] = healthmailbox.usable(o.view)
     mailbox = o.view.mailbox_by_address(one.user)
@@ -219,3 +221,16 @@ async def test_what_a_server_says_of_itself() -> None:
     assert check.trouble("imaps") == ""
     serving[0] = False
     assert check.trouble("imap") == "no tenure"
+
+
+async def test_a_health_mailbox_that_was_removed_is_made_anew() -> None:
+    o = await organised()
+    assert await healthmailbox.make(o.directory, o.view, "MB01")
+    await o.look()
+    [before] = healthmailbox.usable(o.view)
+    await o.directory.txn({}, {keys.mailbox(before.guid): None})
+    o.view.apply(keys.mailbox(before.guid), None)
+    assert healthmailbox.missing(o.view) == ["MB01"]
+    assert await healthmailbox.make(o.directory, o.view, "MB01")
+    await o.look()
+    assert healthmailbox.missing(o.view) == [] and healthmailbox.usable(o.view)[0].guid != before.guid

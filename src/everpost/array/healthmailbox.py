@@ -51,6 +51,10 @@ async def make(directory: Directory, organization: OrganizationView, database: s
     revisions = {key: organization.revision(key), home: organization.revision(home)}
     if not revisions[home]:
         return False
+    before = organization.health_mailboxes.get(database)
+    if before is not None:
+        # Its mailbox is gone, and not only unseen yet: two documents of one change come here one after the other.
+        revisions[keys.mailbox(before.guid)] = 0
     puts = {key: encode(health), keys.mailbox(guid): encode(mailbox), keys.address(address): guid.encode()}
     return (await directory.txn(revisions, puts, attempt=1.0)).succeeded
 
