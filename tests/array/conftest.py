@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from everpost.lab.hosts import NamespaceHost, open_lab
+from everpost.lab.load.ledger import boottime
 from everpost.lab.organisation import Organisation
 from everpost.lab.workload import Workload
 from tests.array.rounds import ADDRESS, GATEWAY, Net
@@ -61,6 +62,12 @@ class World:
     def again(self, since: float, *kinds: str) -> bool:
         return all(any(at > since + 0.5 for at in self.times(kind)) for kind in kinds)
 
+    def all_again(self, since: float, seconds: float) -> None:
+        """Everything that clients do through the name happened anew after `since`."""
+        for kind in ("answered", "login", "ack", "https"):
+            left = since + seconds - boottime()
+            self.o.wait(lambda kind=kind: self.again(since, kind), max(left, 0.1), f"{kind} after the cut")  # type: ignore[misc]
+
     def no_two_holders(self) -> int:
         """By the capture (`tests.array.holders`). Returns how many answers there were."""
         assert self.net.wrong() == []
@@ -72,7 +79,6 @@ def world() -> Iterator[World]:
     o = Organisation(open_lab("array-vip", "netns"))
     gateway, client = o.lab.host("GATEWAY", 1), o.lab.host("CLIENT", 100)
     assert isinstance(gateway, NamespaceHost) and isinstance(client, NamespaceHost)
-    failed = True
     try:
         o.build()
         o.database("MB01", "EX01")
@@ -89,6 +95,5 @@ def world() -> Iterator[World]:
         found.load.knock(ADDRESS, USER)
         o.wait(lambda: bool(found.times("login")) and bool(found.times("ack")), 30, "a login and a message")
         yield found
-        failed = False
     finally:
-        o.close(keep_files=failed and bool(os.environ.get("EVERPOST_KEEP")))
+        o.close(keep_files=bool(os.environ.get("EVERPOST_KEEP")))

@@ -142,9 +142,7 @@ def test_T_VIP_1_all_cards_of_the_holder_off(world: World, order: tuple[int, int
     lost.host.cut()
     try:
         took = world.held(other.name, 10, order[1])
-        world.o.wait(
-            lambda: world.again(cut, "answered", "login", "ack", "https"), 20, "name, login, pending mail, autodiscover"
-        )
+        world.all_again(cut, 25)
         assert took < 5.0
         [row] = other.rows("Get-MailboxDatabase MB01 -Status")
         assert row["MountedOnServer"] == other.name

@@ -35,11 +35,12 @@ global
 
 defaults
     mode tcp
-    retries 2
-    option redispatch
+    # A server that just died, before its checks have said so: each further attempt goes to another one.
+    retries 3
+    option redispatch 1
     option clitcpka
     option srvtcpka
-    timeout connect 2s
+    timeout connect 700ms
     timeout check 2s
     # Clients wait in IDLE for up to 29 minutes (RFC 2177).
     timeout client 35m
