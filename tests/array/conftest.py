@@ -92,8 +92,10 @@ def world() -> Iterator[World]:
         found = World(o, gateway, client)
         found.held("EX01", 30)
         found.load.capture(ADDRESS)
+        # It must know which host accepted a connection from the first one on.
+        o.wait(lambda: found.net.answers() != [], 30, "the capture")
         found.load.knock(ADDRESS, USER)
-        o.wait(lambda: bool(found.times("login")) and bool(found.times("ack")), 30, "a login and a message")
+        o.wait(lambda: all(found.times(one) for one in ("login", "ack", "https")), 40, "every client")
         yield found
     finally:
         o.close(keep_files=bool(os.environ.get("EVERPOST_KEEP")))

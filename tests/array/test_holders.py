@@ -77,8 +77,10 @@ def test_what_a_frame_says() -> None:
     assert left == ("remains", MAC_A, {"flags": 0x11, "payload": 0}), "the former holder ends its connection"
     assert witness.frame(tcp(MAC_B, 0x12)) == ("answer", MAC_B, {"how": "accepted"}), "the client took the port again"
     assert witness.frame(tcp(MAC_A, 0x19, payload=b"* OK")) == ("remains", MAC_A, {"flags": 0x19, "payload": 4})
-    assert witness.frame(tcp(MAC_A, 0x10, port=40001)) == ("answer", MAC_A, {"how": "packet"}), "another's connection"
-    assert witness.frame(tcp(MAC_B, 0x14, port=40009)) == ("answer", MAC_B, {"how": "packet"})
+    assert witness.frame(tcp(MAC_A, 0x10, port=40001)) == ("answer", MAC_A, {"how": "packet", "flags": 0x10}), (
+        "another's"
+    )
+    assert witness.frame(tcp(MAC_B, 0x14, port=40009)) == ("answer", MAC_B, {"how": "packet", "flags": 0x14})
 
 
 def test_a_neighbour_advertisement() -> None:

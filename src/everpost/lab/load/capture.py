@@ -109,14 +109,14 @@ class Witness:
                 self._accepted.popitem(last=False)
             return self._answer(said.mac, "accepted")
         if (said.connection, said.mac) not in self._accepted:
-            return self._answer(said.mac, "packet")
+            return self._answer(said.mac, "packet", flags=said.flags)
         if said.mac != self._last:
             return "remains", said.mac, {"flags": said.flags, "payload": said.payload}
         return None
 
-    def _answer(self, mac: bytes, how: str) -> Fact:
+    def _answer(self, mac: bytes, how: str, **more: int) -> Fact:
         self._last = mac
-        return "answer", mac, {"how": how}
+        return "answer", mac, {"how": how, **more}
 
 
 class Capture:
