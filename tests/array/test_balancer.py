@@ -27,7 +27,7 @@ def servers() -> list[Server]:
 
 
 def test_the_configuration_is_as_recorded() -> None:
-    text = balancer.configuration(ARRAY, servers(), Path("/run/haproxy.sock"))
+    text = balancer.configuration(ARRAY, servers(), Path("/run/haproxy.sock"), 40123)
     assert text == GOLDEN.read_text()
 
 

@@ -35,11 +35,12 @@ global
 
 defaults
     mode tcp
-    retries 2
-    option redispatch
+    # A server that just died, before its checks have said so: each further attempt goes to another one.
+    retries 3
+    option redispatch 1
     option clitcpka
     option srvtcpka
-    timeout connect 2s
+    timeout connect 700ms
     timeout check 2s
     # Clients wait in IDLE for up to 29 minutes (RFC 2177).
     timeout client 35m
@@ -56,8 +57,8 @@ _BALANCE = {
 }
 
 
-def configuration(array: ClientAccessArray, servers: Iterable[Server], socket: Path) -> str:
-    """The whole file. `servers`: the array's members."""
+def configuration(array: ClientAccessArray, servers: Iterable[Server], socket: Path, agent: int = 0) -> str:
+    """The whole file. `servers`: the array's members. `agent`: the port where it asks whether log-ins work."""
     members = sorted(servers, key=lambda one: one.name)
     lines = [_HEAD.format(name=array.name, socket=socket)]
     for name, port, check, role in SERVICES:
@@ -77,17 +78,20 @@ def configuration(array: ClientAccessArray, servers: Iterable[Server], socket: P
             lines.append(f"    tcp-check expect rstring {greeting}")
             lines.append(f"    tcp-check send {goodbye}")
             lines.append(f"    tcp-check expect rstring {answer}")
-        lines += [_server(array, one, name, check) for one in able]
+        lines += [_server(array, one, name, check, agent) for one in able]
         lines.append("")
     return "\n".join(lines)
 
 
-def _server(array: ClientAccessArray, one: Server, name: str, check: str) -> str:
+def _server(array: ClientAccessArray, one: Server, name: str, check: str, agent: int) -> str:
     host = f"[{one.address}]" if ":" in one.address else one.address
     line = f"    server {one.name} {host}:{getattr(one.ports, f'array_{name}')} send-proxy-v2"
     line += f" weight {0 if one.name in array.drained else array.weights.get(one.name, 1)}"
     if check == name:
         line += " check check-send-proxy inter 500ms fastinter 200ms downinter 500ms fall 2 rise 2"
+        if agent:
+            line += f" agent-check agent-addr 127.0.0.1 agent-port {agent} agent-inter 500ms"
+            line += f' agent-send "{name}/{one.name}\\n"'
     else:
         line += f" track {check}/{one.name}"
     return line + " on-marked-down shutdown-sessions"

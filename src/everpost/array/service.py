@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from everpost.array import balancer, gateway
 from everpost.array.announce import Announcer
+from everpost.array.checks import LoginChecks
 from everpost.array.decide import Acquire, Candidate, Hold, Release, View, Wait, decide
 from everpost.array.haproxy import Haproxy
 from everpost.array.hold import LIFE, is_ours
 from everpost.array.hold import Hold as Tenure
 from everpost.array.hold import read as read_holder
 from everpost.array.link import Address, Links
+from everpost.array.membership import members, owners
 from everpost.clock import Clock
 from everpost.directory import keys
 from everpost.directory.interface import Directory, Entry
@@ -25,7 +27,7 @@ from everpost.directory.timers import Timers
 from everpost.errors import EverpostError
 from everpost.log import fact
 from everpost.model.array import ClientAccessArray, HolderRecord, HolderState, MoveOrder, Statement
-from everpost.model.server import Role, Server
+from everpost.model.server import Server
 from everpost.model.tenure import FencingRecord, TenureState, Timing
 
 log = logging.getLogger(__name__)
@@ -64,21 +66,8 @@ class Surroundings:
     links: Callable[[], Links] = Links
     announcer: Callable[[int], Announcer] = Announcer
     balancer: Callable[[Path], Haproxy] = Haproxy
-
-
-def members(organization: OrganizationView, array: ClientAccessArray) -> list[Server]:
-    """All client access servers of the array's site (spec 6.2)."""
-    return [
-        one
-        for one in organization.servers.values()
-        if Role.CLIENT_ACCESS in one.roles and one.site.lower() == array.site.lower()
-    ]
-
-
-def owners(organization: OrganizationView, array: ClientAccessArray) -> list[str]:
-    """Who may hold the address, the preferred one first."""
-    names = sorted(one.name for one in members(organization, array))
-    return [name for name in array.hostname if name in names] if array.hostname else names
+    checks: Callable[[Callable[[], Iterable[Server]]], LoginChecks] | None = None
+    """Makes the log-in checks of an array's members; None: HAProxy looks at the greetings alone."""
 
 
 def _folder_name(array: str) -> str:
@@ -94,6 +83,7 @@ class Keeper:
         self._a = around
         self._links = around.links()
         self._haproxy = around.balancer(around.folder / _folder_name(name))
+        self._checks = around.checks(self._members) if around.checks is not None else None
         self._tenure = Tenure(
             around.directory,
             around.clock,
@@ -128,7 +118,8 @@ class Keeper:
     def start(self) -> None:
         """Begin."""
         loops = (self._haproxy.run(), self._renew_forever(), self._guard_forever(), self._state_forever(), self._run())
-        self._tasks = [asyncio.create_task(one) for one in loops]
+        checks = (self._checks.run(),) if self._checks is not None else ()
+        self._tasks = [asyncio.create_task(one) for one in (*loops, *checks)]
 
     async def stop(self) -> None:
         """Give back what is held, and end."""
@@ -168,6 +159,10 @@ class Keeper:
 
     def _array(self) -> ClientAccessArray | None:
         return self._a.organization.arrays.get(self.name)
+
+    def _members(self) -> list[Server]:
+        array = self._array()
+        return members(self._a.organization, array) if array is not None else []
 
     def _own_guard(self) -> Mapping[str, int]:
         entry = self._a.entry(keys.fence(self._a.me))
@@ -310,7 +305,8 @@ class Keeper:
         array = self._array()
         text = ""
         if array is not None and array.ip:
-            text = balancer.configuration(array, members(self._a.organization, array), self._haproxy.socket)
+            agent = self._checks.port if self._checks is not None else 0
+            text = balancer.configuration(array, self._members(), self._haproxy.socket, agent)
         self._haproxy.configure(text)
         if self._up is not None and (array is None or str(self._up[0]) != array.ip):
             self._drop("the array has another address")

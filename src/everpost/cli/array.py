@@ -10,6 +10,7 @@ from pathlib import Path
 
 from everpost.array import gateway
 from everpost.array.dns import service as dns
+from everpost.array.checks import Around, LoginChecks
 from everpost.array.link import Links
 from everpost.array.service import Keeper, Surroundings
 from everpost.cli import wiring
@@ -57,10 +58,13 @@ class Arrays:
             )
         )
         self.caches = [DirectoryCache(self.watching, prefix, on_change=self._on_change) for prefix in WATCHED]
+        clock = SystemClock()
+        # Connections of their own as well: a log-in check that makes a mailbox delays no beat.
+        checked = Around(self.watching, self._organization, clock)
         self._around = Surroundings(
             me=settings.name,
             directory=self.directory,
-            clock=SystemClock(),
+            clock=clock,
             organization=self._organization,
             timing=settings.timing,
             entry=self._entry,
@@ -68,6 +72,7 @@ class Arrays:
             page=lambda: (page.deadline, page.epoch),
             instance=instance,
             folder=settings.data_dir / "array",
+            checks=lambda members: LoginChecks(checked, members),
         )
 
     def _cache(self, key: str) -> DirectoryCache:
@@ -117,7 +122,7 @@ class Arrays:
     async def _follow(self) -> None:
         own = self._organization.servers.get(self._settings.name)
         wanted = {
-            array.name
+            array.key
             for array in self._organization.arrays.values()
             if own is not None and array.site.lower() == own.site.lower()
         }

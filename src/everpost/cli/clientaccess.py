@@ -10,6 +10,7 @@ from pathlib import Path
 from everpost.cli.role import drain_in_maintenance, run_role
 from everpost.clientaccess.autodiscover import Autodiscover
 from everpost.clientaccess.imap import ImapServer
+from everpost.clientaccess.selfcheck import SelfCheck
 from everpost.clientaccess.session import Services
 from everpost.clock import SystemClock
 from everpost.directory.passwords import Verifier
@@ -42,7 +43,9 @@ async def run(settings: ServerSettings) -> None:
             )
             await listener.start(settings.address, port)
             listeners.append(listener)
-        web = Autodiscover(role.organization, services.passwords, settings.ports, role.authority.serving)
+        check = SelfCheck(role.organization, settings.name, role.authority.serving)
+        checking = asyncio.create_task(check.run())
+        web = Autodiscover(role.organization, services.passwords, settings.ports, role.authority.serving, check.trouble)
         try:
             await web.start(settings.address, settings.ports.https, settings.ports.array_https, context)
         except OSError as error:  # another program has the port: mail goes on without autodiscover
@@ -52,6 +55,7 @@ async def run(settings: ServerSettings) -> None:
         )
         await role.stop.wait()
         draining.cancel()
+        checking.cancel()
         server.stop()
         await web.stop()
         await asyncio.gather(*(listener.stop(STOP_LIMIT) for listener in listeners))

@@ -106,12 +106,14 @@ class Autodiscover:
         passwords: Passwords,
         ports: Ports,
         serving: Callable[[], bool],
+        trouble: Callable[[str], str | None] = lambda _: None,
         now: Callable[[], datetime] | None = None,
     ) -> None:
         self._organization = organization
         self._passwords = passwords
         self._ports = ports
         self._serving = serving
+        self._trouble = trouble
         self._now = now or (lambda: datetime.now(UTC))
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
@@ -126,6 +128,7 @@ class Autodiscover:
         for path in ("/mail/config-v1.1.xml", "/.well-known/autoconfig/mail/config-v1.1.xml"):
             app.router.add_get(path, self._thunderbird)
         app.router.add_route("*", "/healthz", self._health)
+        app.router.add_route("*", "/healthz/{protocol}", self._health_of)
         self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await self._runner.setup()
         factory = self._runner.server
@@ -152,6 +155,13 @@ class Autodiscover:
     async def _health(self, request: web.Request) -> web.Response:
         """For other people's balancers: whether this host may answer clients."""
         return web.Response(text="ok\n") if self._serving() else web.Response(text="no tenure\n", status=503)
+
+    async def _health_of(self, request: web.Request) -> web.Response:
+        """The same for one protocol: whether a log-in works."""
+        trouble = self._trouble(request.match_info["protocol"])
+        if trouble is None:
+            return web.Response(text="not served here\n", status=404)
+        return web.Response(text=f"{trouble}\n", status=503) if trouble else web.Response(text="ok\n")
 
     async def _outlook(self, request: web.Request) -> web.Response:
         user = await self._authenticated(request.headers.get("Authorization", ""))

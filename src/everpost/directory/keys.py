@@ -14,6 +14,7 @@ CLIENT_ACCESS_ARRAYS = CONFIG + "array/"
 DNS_ZONES = CONFIG + "dns/"
 MAILBOXES = CONFIG + "mailbox/"
 ADDRESSES = CONFIG + "address/"
+HEALTH_MAILBOXES = CONFIG + "health-mailbox/"
 LOCATIONS = ROOT + "location/"
 TENURES = ROOT + "tenure/"
 FENCES = ROOT + "fence/"
@@ -55,6 +56,11 @@ def mailbox(guid: str) -> str:
 def address(smtp: str) -> str:
     """An SMTP address in lower case; the value is the mailbox's guid."""
     return ADDRESSES + smtp.lower()
+
+
+def health_mailbox(database_name: str) -> str:
+    """How the health checks log in to a database (`model.recipient.HealthMailbox`)."""
+    return HEALTH_MAILBOXES + database_name
 
 
 def location(database_name: str) -> str:

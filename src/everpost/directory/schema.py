@@ -13,7 +13,7 @@ from everpost.directory.interface import Entry
 from everpost.model.array import ClientAccessArray
 from everpost.model.database import Location, MailboxDatabase
 from everpost.model.dns import DnsZone
-from everpost.model.recipient import Mailbox
+from everpost.model.recipient import HealthMailbox, Mailbox
 from everpost.model.server import DatabaseAvailabilityGroup, MaintenanceRecord, Role, Server
 
 log = logging.getLogger(__name__)
@@ -77,6 +77,7 @@ class OrganizationView:
         self.dns_zones: dict[str, DnsZone] = {}
         self.locations: dict[str, tuple[Location, int]] = {}
         self.mailboxes: dict[str, Mailbox] = {}
+        self.health_mailboxes: dict[str, HealthMailbox] = {}
         self._addresses: dict[str, str] = {}
         self.revisions: dict[str, int] = {}
         self._kinds: tuple[tuple[str, Callable[[str, Entry | None], None]], ...] = (
@@ -86,6 +87,7 @@ class OrganizationView:
             (keys.MAINTENANCE, self._put_into(self.maintenance, MaintenanceRecord)),
             (keys.CLIENT_ACCESS_ARRAYS, self._put_into(self.arrays, ClientAccessArray)),
             (keys.DNS_ZONES, self._put_into(self.dns_zones, DnsZone)),
+            (keys.HEALTH_MAILBOXES, self._put_into(self.health_mailboxes, HealthMailbox)),
             (keys.LOCATIONS, self._location),
             (keys.MAILBOXES, self._mailbox),
         )
@@ -174,8 +176,10 @@ class OrganizationView:
 
     @property
     def mailbox_count(self) -> Mapping[str, int]:
-        """Mailboxes by database."""
+        """Mailboxes by database, without those of the health checks."""
         counts: dict[str, int] = {}
         for mailbox in self.mailboxes.values():
+            if mailbox.monitoring:
+                continue
             counts[mailbox.database] = counts.get(mailbox.database, 0) + 1
         return counts

@@ -66,9 +66,10 @@ class Workload:
             "knock", "knock", "--host", host, "--ca", str(self._ca), "--user", user, "--password", self._password,
         )  # fmt: skip
 
-    def watch_claims(self, address: str) -> None:
-        """Who claims the address, by ARP on the client's own card."""
-        self._start("arpwatch", "arpwatch", "--link", "mapi", "--address", address)
+    def capture(self, address: str) -> None:
+        """Who answers for the address, on the client's own card."""
+        port = str(self._port("imap", 143))
+        self._start("capture", "capture", "--link", "mapi", "--address", address, "--port", port)
 
     def sessions(self, server: Server, readers: Sequence[str], drafters: Sequence[str]) -> None:
         """Long-living IMAP sessions on a server."""

@@ -43,6 +43,14 @@ class ClientAccessArray(msgspec.Struct, frozen=True, kw_only=True):
     drained: tuple[str, ...] = ()
     weights: dict[str, int] = {}
     dns_mode: DnsMode = DnsMode.VIRTUAL_IP
+    made_as: str = ""
+    """The name it was made with, if it has another one now."""
+
+    @property
+    def key(self) -> str:
+        """What the directory and the array processes call it, for ever: a new name must not make a second resource,
+        whose holder knows nothing of the first one's."""
+        return self.made_as or self.name
 
 
 class HolderState(enum.StrEnum):

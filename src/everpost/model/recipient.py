@@ -15,6 +15,17 @@ class Mailbox(msgspec.Struct, frozen=True, kw_only=True):
     database: str
     password_hash: str = ""
     enabled: bool = True
+    monitoring: bool = False
+    """It is a health mailbox: nobody's, and not shown among the others."""
+
+
+class HealthMailbox(msgspec.Struct, frozen=True, kw_only=True):
+    """How the health checks log in to a database: its health mailbox, and that one's password."""
+
+    database: str
+    guid: str
+    user: str
+    password: str
 
 
 class MailboxRef(msgspec.Struct, frozen=True):

@@ -132,6 +132,7 @@ class Monitor:
         if record.holder != self.me or (known is None and record.epoch > 1):
             return
         array = self.organization.arrays.get(record.array)
+        name = array.name if array is not None else record.array
         held = record.state is HolderState.HELD
         if not held and record.target:
             return  # a move: its arrival is the event
@@ -139,10 +140,10 @@ class Monitor:
         text = f"was moved {where}" if held else f"was given up by {record.holder}"
         self.journal.record(
             catalogue.ARRAY_MOVED if held else catalogue.ARRAY_OFFLINE,
-            f"The address of {record.array} {text}: {record.reason}",
+            f"The address of {name} {text}: {record.reason}",
             mail_to=array.mail_to if array is not None else "",
             mail_from=array.mail_from if array is not None else "",
-            array=record.array,
+            array=name,
             address=array.ip if array is not None else "",
             server_before=record.before,
             server=record.holder,

@@ -1,16 +1,20 @@
 """Looks at a client access array as its clients do: does the name answer, does a login work, is a message taken?
 
-    python -m everpost.lab.load.knock --ledger F --name N --host H --ca F --user A --password P [--ports N,N,N]
+    python -m everpost.lab.load.knock --ledger F --name N --host H --ca F --user A --password P [--ports N,N,N,N]
+        [--connect-only]
 
 Facts in the ledger: `answered` (a TCP connection each 10 ms, at the time it was there), `login` (IMAP over TLS, and
-the seconds it took), `told` and `back` (an established IMAP session ended, and was there again), `ack` of messages.
+the seconds it took), `told` and `back` (an established IMAP session ended, and was there again), `ack` of messages,
+`https` (autodiscover named a server).
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import contextlib
+import http.client
 import imaplib
 import itertools
 import ssl
@@ -30,6 +34,14 @@ TRY_EVERY = 0.2
 MOST = 60
 """Tries that wait at a time."""
 PAUSE = 0.1
+PATH = "/autodiscover/autodiscover.xml"
+QUESTION = (
+    '<?xml version="1.0" encoding="utf-8"?>'
+    '<Autodiscover xmlns="http://schemas.microsoft.com/exchange/autodiscover/outlook/requestschema/2006"><Request>'
+    "<EMailAddress>{}</EMailAddress><AcceptableResponseSchema>"
+    "http://schemas.microsoft.com/exchange/autodiscover/outlook/responseschema/2006a</AcceptableResponseSchema>"
+    "</Request></Autodiscover>"
+)
 
 
 class Knock:
@@ -38,8 +50,8 @@ class Knock:
     def __init__(self, arguments: argparse.Namespace) -> None:
         self._a = arguments
         self._ledger = Ledger(arguments.ledger)
-        self._imap, self._imaps, self._smtp = (int(port) for port in arguments.ports.split(","))
-        self._context = ssl.create_default_context(cafile=arguments.ca)
+        self._imap, self._imaps, self._smtp, self._https = (int(port) for port in arguments.ports.split(","))
+        self._context = ssl.create_default_context(cafile=arguments.ca or None)
         self._context.check_hostname = False
         self._last = 0.0
 
@@ -109,6 +121,17 @@ class Knock:
                     client = None
                 time.sleep(PAUSE / 2)
 
+    def _discover(self, number: int) -> None:
+        """Asks as Outlook does, with the user's password, which server to use."""
+        login = base64.b64encode(f"{self._a.user}:{self._a.password}".encode()).decode()
+        with contextlib.suppress(OSError, http.client.HTTPException):
+            client = http.client.HTTPSConnection(self._a.host, self._https, context=self._context, timeout=TRY)
+            client.request("POST", PATH, QUESTION.format(self._a.user), {"Authorization": f"Basic {login}"})
+            answer = client.getresponse()
+            if answer.status == 200 and b"<Server>" in answer.read():
+                self._ledger.note("https")
+            client.close()
+
     def _send(self, number: int) -> None:
         """A message on a connection of its own: one that was open waits for the kernel's next repetition, seconds."""
         identity = f"{self._a.name}-{number}"
@@ -118,13 +141,18 @@ class Knock:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    for name in ("ledger", "name", "host", "ca", "user", "password"):
+    for name in ("ledger", "name", "host"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--ports", default="143,993,25")
-    knock = Knock(parser.parse_args())
-    threading.Thread(target=knock.stay_forever, daemon=True).start()
-    for what in (knock._login, knock._send):
-        threading.Thread(target=knock.try_forever, args=(what,), daemon=True).start()
+    for name in ("ca", "user", "password"):
+        parser.add_argument(f"--{name}", default="", help="not needed with --connect-only")
+    parser.add_argument("--ports", default="143,993,25,443")
+    parser.add_argument("--connect-only", action="store_true", help="no log-ins and messages")
+    arguments = parser.parse_args()
+    knock = Knock(arguments)
+    if not arguments.connect_only:
+        threading.Thread(target=knock.stay_forever, daemon=True).start()
+        for what in (knock._login, knock._send, knock._discover):
+            threading.Thread(target=knock.try_forever, args=(what,), daemon=True).start()
     asyncio.run(knock.connect_forever())
 
 

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import itertools
 import json
+import time
 from collections import Counter
 
 PATIENCE = 5.0
@@ -48,7 +49,12 @@ async def rush(host: str, port: int, seconds: float, at_once: int, rate: float) 
 
     await asyncio.gather(*(one_after_the_other() for _ in range(at_once)))
     took = loop.time() - begin
-    return {"per_second": round(greeted / took), "longest_s": round(longest, 3), "failures": dict(failures)}
+    return {
+        "per_second": round(greeted / took),
+        "longest_s": round(longest, 3),
+        "failures": dict(failures),
+        "client_cpu_s": round(time.process_time(), 2),
+    }
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from everpost.array import gateway
-from everpost.array.service import members, owners
+from everpost.array.membership import members, owners
 from everpost.directory import keys
 from everpost.directory.schema import decode, encode
 from everpost.errors import AlreadyExists, Refused, Unavailable
@@ -35,7 +35,8 @@ def _array(context: CommandContext, name: str) -> ClientAccessArray:
     for one in context.organization.arrays.values():
         if name.lower() in (one.fqdn.lower(), *(alias.lower() for alias in one.aliases)):
             return one
-    return look_up(context.organization.arrays, name, "client access array", "Get-ClientAccessArray")
+    named = {one.name: one for one in context.organization.arrays.values()}
+    return look_up(named, name, "client access array", "Get-ClientAccessArray")
 
 
 def _fqdn(text: str) -> str:
@@ -50,6 +51,48 @@ def _site(context: CommandContext, name: str) -> str:
     if found is None:
         raise Refused(f"No server is in the site {name}.", remedy=f"There is {', '.join(sorted(sites.values()))}.")
     return found
+
+
+def _free_name(context: CommandContext, name: str, *, of: ClientAccessArray | None = None) -> str:
+    """A name for an array (for `of`, if it has one). Raises Refused and AlreadyExists. The name that another array was
+    made with is taken too: the directory calls it by that."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", name):
+        raise Refused(f"{name!r} cannot name an array.", remedy="At most 64 letters, digits, spaces, _ . and -.")
+    others = [one for one in context.organization.arrays.values() if of is None or one.key != of.key]
+    if any(name.lower() in (one.name.lower(), one.key.lower()) for one in others):
+        raise AlreadyExists(f"There is an array named {name} already.", remedy="Choose another name.")
+    return name
+
+
+def _free_site(context: CommandContext, name: str, *, of: ClientAccessArray | None = None) -> str:
+    """A site without an array, or with `of`. Raises Refused and AlreadyExists."""
+    place = _site(context, name)
+    other = context.organization.array_of(place)
+    if other is not None and (of is None or other.key != of.key):
+        raise AlreadyExists(
+            f"The site {place} has the array {other.name} already.", remedy="There is one for each site (spec 6.2)."
+        )
+    return place
+
+
+def _all_arrays(context: CommandContext) -> dict[str, int]:
+    """Guards against another command that gives an array the same name at this moment."""
+    found = [keys.client_access_array(one.key) for one in context.organization.arrays.values()]
+    return {key: context.organization.revision(key) for key in found}
+
+
+def _moved(context: CommandContext, array: ClientAccessArray, site: str) -> ClientAccessArray:
+    """The array at another site, without what was said of servers that are not there."""
+    at = msgspec.structs.replace(array, site=site)
+    there = {one.name for one in members(context.organization, at)}
+    if not there:
+        raise Refused(f"There is no client access server in the site {site}.", remedy="Get-ExchangeServer lists them.")
+    return msgspec.structs.replace(
+        at,
+        hostname=tuple(one for one in array.hostname if one in there),
+        drained=tuple(one for one in array.drained if one in there),
+        weights={one: weight for one, weight in array.weights.items() if one in there},
+    )
 
 
 def _settings(context: CommandContext, before: ClientAccessArray, given: Mapping[str, Any]) -> ClientAccessArray:
@@ -88,7 +131,7 @@ def _settings(context: CommandContext, before: ClientAccessArray, given: Mapping
     if after.ip in own:
         raise Refused(f"{after.ip} is the address of a server.", remedy="Name one that nobody has.")
     clash = next((one for one in context.organization.arrays.values() if after.ip and one.ip == after.ip), None)
-    if clash is not None and clash.name != after.name:
+    if clash is not None and clash.key != after.key:
         raise Refused(f"{after.ip} is the address of {clash.name}.", remedy="Name one that nobody has.")
     return after
 
@@ -144,17 +187,8 @@ async def new_client_access_array(
     if not fqdn:
         raise Refused("New-ClientAccessArray needs -Fqdn.")
     full = _fqdn(fqdn)
-    chosen = name or full.partition(".")[0]
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,63}", chosen):
-        raise Refused(f"{chosen!r} cannot name an array.", remedy="At most 64 letters, digits, spaces, _ . and -.")
-    if any(one.lower() == chosen.lower() for one in context.organization.arrays):
-        raise AlreadyExists(f"There is an array named {chosen} already.", remedy="Choose another name.")
-    place = _site(context, site)
-    other = context.organization.array_of(place)
-    if other is not None:
-        raise AlreadyExists(
-            f"The site {place} has the array {other.name} already.", remedy="There is one for each site (spec 6.2)."
-        )
+    chosen = _free_name(context, name or full.partition(".")[0])
+    place = _free_site(context, site)
     bare = ClientAccessArray(name=chosen, fqdn=full, site=place, guid=str(uuid.uuid4()))
     given: dict[str, Any] = {
         "ip": ip,
@@ -170,7 +204,8 @@ async def new_client_access_array(
     }
     array = _settings(context, bare, given)
     key, unique = keys.client_access_array(chosen), keys.array_site(place)
-    await write(context, {key: 0, unique: 0}, {key: encode(array), unique: chosen.encode()}, what=chosen)
+    guards = {**_all_arrays(context), key: 0, unique: 0}
+    await write(context, guards, {key: encode(array), unique: chosen.encode()}, what=chosen)
     await seen(context, key)
     if not ip and array.dns_mode is DnsMode.VIRTUAL_IP:
         context.warning(f"{chosen} has no address yet: Set-ClientAccessArray {chosen} -IP gives it one.")
@@ -230,12 +265,12 @@ async def _row(context: CommandContext, array: ClientAccessArray, *, status: boo
 
 
 async def _holder(context: CommandContext, array: ClientAccessArray) -> tuple[HolderRecord | None, int]:
-    entry = await context.directory.get(keys.array_holder(array.name))
+    entry = await context.directory.get(keys.array_holder(array.key))
     return (decode(HolderRecord, entry.value), entry.revision) if entry is not None else (None, 0)
 
 
 async def _statements(context: CommandContext, array: ClientAccessArray) -> dict[str, Statement]:
-    entries, _ = await context.directory.list(keys.array_statement(array.name, ""))
+    entries, _ = await context.directory.list(keys.array_statement(array.key, ""))
     found = [decode(Statement, entry.value) for entry in entries]
     return {one.server: one for one in found}
 
@@ -244,7 +279,9 @@ async def _statements(context: CommandContext, array: ClientAccessArray) -> dict
 async def set_client_access_array(
     context: CommandContext,
     identity: str,
+    name: str | None = None,
     fqdn: str | None = None,
+    site: str | None = None,
     ip: str | None = None,
     gateway: str | None = None,
     limit: int | None = None,
@@ -261,8 +298,12 @@ async def set_client_access_array(
     """Change an array. A former -Fqdn stays as an alias, so that clients that know it keep working.
 
     -Drained names the servers that get no new connections (what is open goes on); -Weights EX01=2 says how much more.
+    -Name renames it; the address stays where it is. -Site moves it to the servers of a site that has no array, where it
+    needs an -IP and a -Gateway of that site's network.
     """
     array = _array(context, identity)
+    place = _free_site(context, site, of=array) if site is not None else array.site
+    renamed = _free_name(context, name, of=array) if name is not None else array.name
     given: dict[str, Any] = {
         "ip": ip,
         "gateway": gateway,
@@ -277,15 +318,26 @@ async def set_client_access_array(
         "drained": drained,
         "weights": weights,
     }
-    if fqdn is None and all(value is None for value in given.values()):
+    if all(value is None for value in (name, fqdn, site, *given.values())):
         raise Refused("Nothing is to be changed.", remedy="Name a setting, such as -IP 10.77.0.50.")
-    after = _settings(context, array, given)
+    after = _settings(context, _moved(context, array, place) if place != array.site else array, given)
+    if renamed != array.name:
+        after = msgspec.structs.replace(after, name=renamed, made_as=array.key if array.key != renamed else "")
     if fqdn is not None and _fqdn(fqdn) != array.fqdn:
         kept = [one for one in (*array.aliases, array.fqdn) if one != _fqdn(fqdn)]
         after = msgspec.structs.replace(after, fqdn=_fqdn(fqdn), aliases=tuple(dict.fromkeys(kept)))
-    key = keys.client_access_array(array.name)
+    key = keys.client_access_array(array.key)
     before = context.organization.revision(key)
-    await write(context, {key: before}, {key: encode(after)}, what=array.name)
+    guards: dict[str, int] = {key: before}
+    puts: dict[str, bytes | None] = {key: encode(after)}
+    if renamed != array.name:
+        guards |= {keys.client_access_array(renamed): 0, **_all_arrays(context)}
+    if place != array.site:
+        guards[keys.array_site(place)] = 0
+        puts |= {keys.array_site(place): array.key.encode(), keys.array_site(array.site): None}
+        if after.ip and ip is None:
+            context.warning(f"{renamed} keeps the address {after.ip}: is that one of the network of {place}?")
+    await write(context, guards, puts, what=array.name)
     await seen(context, key, before + 1)
     return []
 
@@ -294,7 +346,7 @@ async def set_client_access_array(
 async def remove_client_access_array(context: CommandContext, identity: str) -> list[Row]:
     """Remove an array; its address is given up. Databases that were set to its name by hand are named as a warning."""
     array = _array(context, identity)
-    key, unique = keys.client_access_array(array.name), keys.array_site(array.site)
+    key, unique = keys.client_access_array(array.key), keys.array_site(array.site)
     before = context.organization.revision(key)
     await write(context, {key: before}, {key: None, unique: None}, what=array.name)
     left = [one.name for one in context.organization.databases.values() if one.rpc_client_access_server == array.fqdn]
@@ -355,7 +407,7 @@ async def move_cluster_group(context: CommandContext, name: str, node: str = "",
         return [{"Name": array.name, "OwnerNode": holder.holder, "State": f"would move to {target}", "IP": array.ip}]
     if target != holder.holder:
         order = MoveOrder(target=target, epoch=holder.epoch, operator=context.operator)
-        await context.directory.txn({}, {keys.array_order(array.name): encode(order)}, attempt=1.0)
+        await context.directory.txn({}, {keys.array_order(array.key): encode(order)}, attempt=1.0)
         await _wait_moved(context, array, target, holder.epoch)
     return await get_cluster_group(context, array.name)
 

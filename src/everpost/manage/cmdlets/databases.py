@@ -7,6 +7,7 @@ import uuid
 
 from msgspec.structs import replace
 
+from everpost.array import healthmailbox
 from everpost.directory import keys
 from everpost.directory.arraynames import client_access_name, known_client_access_name
 from everpost.directory.schema import encode
@@ -126,7 +127,12 @@ async def remove_mailbox_database(context: CommandContext, identity: str) -> lis
     await write(
         context,
         [keys.database(one.name)],
-        {keys.database(one.name): None, keys.location(one.name): None, slot: None},
+        {
+            keys.database(one.name): None,
+            keys.location(one.name): None,
+            slot: None,
+            **healthmailbox.removal(context.organization, one.name),
+        },
         what=f"The database {one.name}",
     )
     return []

@@ -91,9 +91,12 @@ def _least_filled(context: CommandContext) -> MailboxDatabase:
 
 
 @registry.command("Get-Mailbox", columns=COLUMNS)
-async def get_mailbox(context: CommandContext, identity: str = "", database: str = "") -> list[Row]:
-    """Show mailboxes: all, one, or those of a database."""
-    found = [_find(context, identity)] if identity else list(context.organization.mailboxes.values())
+async def get_mailbox(
+    context: CommandContext, identity: str = "", database: str = "", monitoring: bool = False
+) -> list[Row]:
+    """Show mailboxes: all, one, or those of a database. -Monitoring shows those of the health checks."""
+    everybody = context.organization.mailboxes.values()
+    found = [_find(context, identity)] if identity else [one for one in everybody if one.monitoring == monitoring]
     if database:
         home = find_database(context, database)
         found = [one for one in found if one.database == home.name]
