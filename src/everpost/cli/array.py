@@ -9,8 +9,8 @@ import uuid
 from pathlib import Path
 
 from everpost.array import gateway
-from everpost.array.dns import service as dns
 from everpost.array.checks import Around, LoginChecks
+from everpost.array.dns import service as dns
 from everpost.array.link import Links
 from everpost.array.service import Keeper, Surroundings
 from everpost.cli import wiring
