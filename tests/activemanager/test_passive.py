@@ -47,6 +47,7 @@ class SmallEngine:
         self.free = 100 << 30
         self.kept: float | None = None
         self.following: Upstream | None = None
+        self.apart = False
 
     async def running(self) -> bool | None:
         return None if self.runs else False
@@ -69,7 +70,7 @@ class SmallEngine:
         self.runs = False
 
     async def standby_positions(self) -> StandbyPositions:
-        return StandbyPositions(1000, 1000, 2, self.runs, 1000)
+        return StandbyPositions(1000, 1000, 2, self.runs and not self.apart, 1000)
 
     async def fetch_seed(self, upstream: Upstream, percent: Callable[[int], None]) -> None:
         self.diary.append(f"fetch {upstream.server}")
@@ -91,6 +92,7 @@ class SmallEngine:
             self.now_files = Files(present=True, spoilt=True)
             raise EverpostError("pg_rewind failed")
         self.now_files = Files(present=True, timeline=2)
+        self.apart = False
 
     def diverged(self) -> tuple[str, ...]:
         return ()
@@ -116,6 +118,9 @@ class SmallEngine:
 
     def log_is_gone(self) -> bool:
         return False
+
+    def forked(self) -> bool:
+        return self.runs and self.apart
 
     def scrubbed_at(self) -> float:
         return 1e12
@@ -284,6 +289,21 @@ async def test_T_CPY_7_by_a_word_the_diverged_log_is_set_aside_and_the_copy_foll
     assert state is CopyState.HEALTHY
     assert [deed for deed in world.diary if deed not in ("kill", "start")] == deeds
     assert world.settings == CopySettings(resumes=1)
+
+
+@pytest.mark.parametrize("lossy", [False, True])
+async def test_a_copy_that_postgresql_says_is_apart_is_rewound_unless_something_was_lost(lossy: bool) -> None:
+    """Its files did not tell; such a copy connects again and again, and looks as if it streamed each time."""
+    world = World(record(lossy=lossy))
+    await world.step()
+    world.engine.apart = True
+    state = await world.step(4)
+    if lossy:
+        assert (state, world.engine.noted) == (CopyState.FAILED_AND_SUSPENDED, Failure(reason=QUARANTINED))
+        assert "rewind" not in world.diary
+    else:
+        assert state is CopyState.HEALTHY
+        assert world.diary == ["kill", "start", "kill", "confirmed out", "rewind", "start"]
 
 
 async def test_damage_is_shown_then_healed() -> None:

@@ -165,6 +165,37 @@ async def test_promotion_then_the_old_active_is_rewound_and_follows(hosts: list[
     assert received.lsn <= promoted.begin_lsn
 
 
+async def test_an_active_started_again_as_a_standby_too_late_is_known_to_have_diverged(hosts: list[Host]) -> None:
+    """A restart in place that another activation overtook: the control file says no more that it was the active."""
+    old = await first_active(hosts[0])
+    new = hosts[1].engine()
+    await new.seed(upstream(hosts[0], 1))
+    await new.start(upstream(hosts[0], 1))
+    await until(lambda: streaming(new))
+    await hosts[1].client.deadline(time.clock_gettime(time.CLOCK_BOOTTIME) + 60)
+    _, promoted = await activate(new, 2)
+    for _ in range(20):
+        await old.commit_locally()
+    await old.kill()
+    await old.start(None)
+    await old.kill()
+    files = await old.files()
+    assert not files.was_primary
+    assert files.end_lsn is not None and files.end_lsn > promoted.begin_lsn
+    # Were it asked to follow all the same, PostgreSQL would say so, and the agent hears it.
+    await old.start(upstream(hosts[1], 2))
+
+    async def apart() -> bool:
+        return old.forked()
+
+    await until(apart)
+    await old.kill()
+    await old.rewind(upstream(hosts[1], 2))
+    await old.start(upstream(hosts[1], 2))
+    await until(lambda: streaming(old))
+    assert not old.forked()
+
+
 async def test_clean_close_needs_no_rewind(hosts: list[Host]) -> None:
     old = await first_active(hosts[0])
     new = hosts[1].engine()

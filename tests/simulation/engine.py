@@ -399,6 +399,9 @@ class SimulatedEngine:
     def log_is_gone(self) -> bool:
         return False
 
+    def forked(self) -> bool:
+        return False
+
     def scrubbed_at(self) -> float:
         return float("inf")
 

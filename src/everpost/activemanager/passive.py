@@ -177,18 +177,8 @@ class PassiveDuty:
     async def _attach(self, held: Held, upstream: Upstream, settings: CopySettings) -> Outcome:
         location = held.location
         verdict = relate(await self._engine.files(), location)
-        match verdict.remedy:
-            case Remedy.QUARANTINE:
-                word = settings.set_aside
-                if verdict.left_by is None or word is None or word < verdict.left_by:
-                    return await self._fail(held, verdict.reason, heal=False)
-                return await self._resynchronize(held, upstream, verdict)
-            case Remedy.REWIND:
-                return await self._rewind(held, upstream, verdict)
-            case Remedy.RESEED:
-                return await self._seed_from_active(held, verdict.reason)
-            case Remedy.ATTACH:
-                pass
+        if verdict.remedy is not Remedy.ATTACH:
+            return await self._cure(held, upstream, settings, verdict)
         if await self._engine.running() is False or not await self._engine.alive():
             await self._engine.kill()
             await self._engine.start(upstream)
@@ -197,6 +187,27 @@ class PassiveDuty:
         self._began_following(upstream)
         fact(log, "following", database=self._database, active=location.active, token=str(location.token))
         return CopyState.INITIALIZING, ""
+
+    async def _cure(self, held: Held, upstream: Upstream, settings: CopySettings, verdict: Verdict) -> Outcome:
+        """What these files need before they can follow."""
+        if verdict.remedy is Remedy.RESEED:
+            return await self._seed_from_active(held, verdict.reason)
+        if verdict.remedy is Remedy.REWIND:
+            return await self._rewind(held, upstream, verdict)
+        word = settings.set_aside
+        if verdict.left_by is None or word is None or word < verdict.left_by:
+            return await self._fail(held, verdict.reason, heal=False)
+        return await self._resynchronize(held, upstream, verdict)
+
+    async def _apart(self, held: Held, upstream: Upstream, settings: CopySettings) -> Outcome:
+        """PostgreSQL has replayed what the active's history does not hold. It asks again and again, and looks as if it
+        streamed each time."""
+        verdict = relate(await self._engine.files(), held.location)
+        if verdict.remedy is Remedy.ATTACH:
+            lossy = any(opening.lossy for opening in held.location.openings)
+            why = "PostgreSQL says that the active's timeline begins before what was replayed here"
+            verdict = Verdict(Remedy.QUARANTINE, QUARANTINED) if lossy else Verdict(Remedy.REWIND, why)
+        return await self._cure(held, upstream, settings, verdict)
 
     def _began_following(self, upstream: Upstream) -> None:
         self._following = (upstream.token, upstream.server, upstream.delay)
@@ -264,6 +275,8 @@ class PassiveDuty:
                 return await self._fail(held, damage, heal=True)
             source = self._host.seeding_from_me(self._database)
             return (CopyState.SEEDING_SOURCE if source else CopyState.HEALTHY), ""
+        if self._engine.forked():
+            return await self._apart(held, upstream, settings)
         if self._engine.log_is_gone():
             return await self._seed_from_active(held, f"{upstream.server} does not have the log any more")
         # A lagged copy that was restarted asks for a stream only after it has replayed what it has.

@@ -483,6 +483,10 @@ class PostgresEngine:
         """By the words of the walreceiver since the start."""
         return self._mending.log_is_gone(self._log.begin)
 
+    def forked(self) -> bool:
+        """By the words of the startup process since the start."""
+        return self._mending.forked(self._log.begin)
+
     def scrubbed_at(self) -> float:
         """From state.json."""
         return self.layout.state().scrubbed_at

@@ -231,6 +231,10 @@ class Engine(Protocol):
     def log_is_gone(self) -> bool:
         """Whether the upstream said, since the last start, that it does not have the log any more."""
 
+    def forked(self) -> bool:
+        """Whether it was found, since the last start, that the upstream's timeline begins before what was replayed
+        here: such a copy cannot follow before it is rewound."""
+
     def scrubbed_at(self) -> float:
         """When the pages were last read through (Unix seconds)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from everpost.errors import EverpostError
 SCRUB_RATE = "8M"
 """Bytes a second that a scrub reads: 1 TB in a day and a half, and hardly felt by a disk."""
 _GONE = b"has already been removed"
+_FORKED = re.compile(rb"forked off current database system timeline \d+ before current recovery point")
 _TAIL = 8192
 
 
@@ -107,13 +109,20 @@ class Mending:
 
     def log_is_gone(self, since: int) -> bool:
         """By the end of the server's log, as far as it was written behind byte `since`."""
+        return _GONE in self._said(since)
+
+    def forked(self, since: int) -> bool:
+        """Likewise: whether the active's timeline begins before what was replayed here."""
+        return _FORKED.search(self._said(since)) is not None
+
+    def _said(self, since: int) -> bytes:
         try:
             with self._layout.log.open("rb") as log:
                 size = log.seek(0, 2)
                 log.seek(max(since, size - _TAIL))
-                return _GONE in log.read()
+                return log.read()
         except OSError:
-            return False
+            return b""
 
     async def scrub(self, sockets: Path, port: int, now: float) -> str:
         """Read all pages; the time is noted when the reading came to its end."""
