@@ -92,10 +92,12 @@ def test_the_name_in_DNS_follows_drains_modes_and_a_silent_DNS_server(world: Wor
 
     row = status()
     assert row["Updater"] in ("EX01", "EX02") and row["Server"] == "10.77.0.53" and row["Error"] is None
-    assert row["Key"] == "everpost (hmac-sha256)" and row["RoundRobin"][0] == "CASArray EX01: published"
+    assert row["Key"] == "everpost (hmac-sha256)"
+    world.o.wait(lambda: status()["RoundRobin"][0] == "CASArray EX01: published", 10, "what it says of EX01")
     assert "_imaps._tcp.contoso.com" in str(row["Conflicts"]), "somebody else's record stays"
     second.rows("Set-ClientAccessArray CASArray -Drained EX01")
     world.zone.holds(both[1:], 10)
+    world.o.wait(lambda: status()["RoundRobin"][0] == "CASArray EX01: is drained", 10, "why EX01 is not there")
     second.rows("Set-ClientAccessArray CASArray -Drained $null")
     world.zone.holds(both, 20)
     second.rows("Set-ClientAccessArray CASArray -DnsMode VirtualIP")

@@ -88,6 +88,7 @@ async def test_the_records_say_which_of_them_are_kept(o: Organisation) -> None:
     rows = await o.run("Get-DnsRecords")
     assert {"Name": "casarray.contoso.com.", "Type": "A", "Data": "10.77.0.50", "Ttl": 300, "Kept": False} in rows
     await o.run("Set-ClientAccessArray A -DnsMode RoundRobin")
+    assert "Nothing keeps casarray.contoso.com in DNS yet" in o.warnings.pop()
     await o.run("Set-DnsUpdate contoso.com -Server 192.0.2.53")
     rows = await o.run("Get-DnsRecords")
     assert [row["Data"] for row in rows if row["Type"] == "A"] == ["10.77.0.11", "10.77.0.12"]

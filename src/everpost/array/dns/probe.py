@@ -32,14 +32,19 @@ class Probe:
     async def run(self) -> None:
         """Until cancelled."""
         while True:
-            error = await self._look()
-            if not error:
-                self._failures, self.dead = 0, ""
-            else:
-                self._failures += 1
-                if self._failures >= FALL:
-                    self.dead = error
-            await self._clock.sleep(EVERY_IN_DOUBT if error and self._failures <= FALL else EVERY)
+            well = await self.once()
+            await self._clock.sleep(EVERY if well or self._failures >= FALL else EVERY_IN_DOUBT)
+
+    async def once(self) -> bool:
+        """One look; whether all services greeted."""
+        error = await self._look()
+        if not error:
+            self._failures, self.dead = 0, ""
+            return True
+        self._failures += 1
+        if self._failures >= FALL:
+            self.dead = error
+        return False
 
     async def _look(self) -> str:
         asked = [

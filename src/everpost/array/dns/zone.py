@@ -12,7 +12,18 @@ import msgspec
 
 from everpost.array.dns import key as keyfile
 from everpost.array.dns.client import Client, DnsTrouble, Outdated, Taken
-from everpost.array.dns.plan import Change, Conflict, Replaced, Seen, Token, by_name, family, plan, taken
+from everpost.array.dns.plan import (
+    Change,
+    Conflict,
+    Replaced,
+    Seen,
+    Token,
+    by_name,
+    family,
+    mark_name,
+    plan,
+    taken,
+)
 from everpost.array.dns.records import RecordSet
 from everpost.clock import Clock
 from everpost.errors import EverpostError, Refused
@@ -79,16 +90,16 @@ class ZoneKeeper:
         *,
         organization: str,
         token: Token,
-    ) -> None:
+    ) -> bool:
         """Make the zone hold `wanted` of our names, and of what we made nothing else but `untouched`, if there is
-        anything to do and it is not yet to be waited for. Raises UpdaterReplaced."""
+        anything to do and it is not yet to be waited for; False: not all is looked at yet. Raises UpdaterReplaced."""
         now = self._clock.boottime()
         if settings != self._settings:
             self._settings, self._again_at = settings, 0.0
             self._known.clear()
             self._left.clear()
         if now < self._again_at:
-            return
+            return True
         self._left = {name: until for name, until in self._left.items() if now < until}
         due = min(self._known, key=self._verify.__getitem__, default=None)
         if due is not None and now >= self._verify[due]:
@@ -99,13 +110,14 @@ class ZoneKeeper:
             self._failures += 1
             self._again_at = self._clock.boottime() + min(BACKOFF * 2 ** min(self._failures, 10), BACKOFF_AT_MOST)
             self._stale(error)
-            return
+            return True
         if not done:
-            return
+            return False
         if self._failures:
             fact(log, "the zone is kept again", zone=settings.zone)
         self._failures = 0
         self.status = msgspec.structs.replace(self.status, stale_since="", error="")
+        return True
 
     def _stale(self, error: EverpostError) -> None:
         if str(error) != self.status.error:
@@ -145,6 +157,11 @@ class ZoneKeeper:
             self._learn(name, seen)
             done = plan(name, records, seen, organization=organization, token=token, adopt=name in settings.adopt)
             if isinstance(done, Replaced):
+                if done.token[0] > token[0]:
+                    raise DnsTrouble(
+                        f"{name} was claimed under generation {done.token[0]} of the directory, which has {token[0]}.",
+                        remedy=f"If no server works with that directory any more, delete the TXT of {mark_name(name)}.",
+                    )
                 raise UpdaterReplaced(done)
             if isinstance(done, Conflict):
                 self._leave(done)

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from everpost.array import gateway
+from everpost.array.dns.records import zone_of
 from everpost.array.membership import members, owners
 from everpost.directory import keys
 from everpost.directory.schema import decode, encode
@@ -127,6 +128,9 @@ def _settings(context: CommandContext, before: ClientAccessArray, given: Mapping
             raise Refused(f"-Affinity is {', '.join(one.value for one in Affinity)}, not {text}.")
         changes["affinity"] = found
     after = msgspec.structs.replace(before, **changes)
+    zones = context.organization.dns_zones.values()
+    if "dns_mode" in changes and after.dns_mode is DnsMode.ROUND_ROBIN and zone_of(after.fqdn, zones) is None:
+        context.warning(f"Nothing keeps {after.fqdn} in DNS yet: Set-DnsUpdate names the zone and its server.")
     own = {server.address for server in context.organization.servers.values()}
     if after.ip in own:
         raise Refused(f"{after.ip} is the address of a server.", remedy="Name one that nobody has.")
