@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from everpost.array import checks, healthmailbox
 from everpost.array.checks import Around, LoginChecks
@@ -44,7 +46,19 @@ def test_one_that_stalls_while_the_other_works_is_taken_out() -> None:
     assert down(*[(STALLED, OK)] * FALL) == ["EX01"]
 
 
-@pytest.mark.parametrize("both", [(STALLED, STALLED), (FAILED, FAILED), (FAILED, STALLED)])
+def test_one_that_fails_while_the_other_stalls_is_taken_out() -> None:
+    assert down(*[(FAILED, STALLED)] * FALL) == ["EX01"], "slow is not broken"
+
+
+@given(st.lists(st.tuples(*[st.sampled_from((OK, FAILED, STALLED))] * 3), max_size=30))
+def test_never_are_all_servers_out(rounds: list[tuple[Result, Result, Result]]) -> None:
+    verdicts = Verdicts()
+    for round_ in rounds:
+        verdicts.heard(dict(zip(("EX01", "EX02", "EX03"), round_, strict=True)))
+        assert len(verdicts.down) < 3
+
+
+@pytest.mark.parametrize("both", [(STALLED, STALLED), (FAILED, FAILED)])
 def test_when_nobody_can_log_in_nobody_is_taken_out(both: tuple[Result, Result]) -> None:
     assert down(*[both] * 20) == []
     assert down((FAILED, OK), *[both] * 20) == []

@@ -28,7 +28,7 @@ from everpost.net import login
 log = logging.getLogger(__name__)
 
 EVERY = 2.0
-LIMIT = 3.0
+LIMIT = 5.0
 """Seconds for one log-in."""
 ASKED = 1.0
 _PROTOCOLS = (

@@ -150,6 +150,8 @@ def _challenging(view: View) -> Action:
         return Wait("the gateway is silent: this server's network may be the one that failed")
     if me.obstacle:
         return Wait(f"{view.me} {me.obstacle}")
+    if not me.able:
+        return Wait(f"{view.me} has not said yet how it is")
     held = view.holder
     if held is None:
         if view.idle < SETTLE:
