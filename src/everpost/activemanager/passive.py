@@ -62,7 +62,7 @@ class PassiveDuty:
         self._scrub: asyncio.Task[str] | None = None
         self._lag = LagManager(host.lag_low_space)
         self._logs_at = 0.0
-        self._standing: float | None = None
+        self._standing: tuple[float, Token] | None = None
 
     async def step(self, held: Held) -> Outcome:
         """Bring the copy one step nearer to following the active; its state and what hinders it."""
@@ -88,7 +88,7 @@ class PassiveDuty:
             and failure is None
             and not self._counted(held.location)
         ):
-            return await self._stand(settings.replay_to)
+            return await self._stand(held.location, settings.replay_to)
         self._standing = None
         if settings.suspended and not self._counted(held.location):
             return await self._rest(CopyState.SUSPENDED, failure.reason if failure is not None else "")
@@ -150,12 +150,16 @@ class PassiveDuty:
             await self._engine.kill()
         return state, error
 
-    async def _stand(self, until: float) -> Outcome:
-        """A lagged copy at a point in time, for its administrator to read."""
-        if self._standing != until or not await self._engine.alive():
+    async def _stand(self, location: Location, until: float) -> Outcome:
+        """A lagged copy at a point in time, for its administrator to read. It fetches what it lacks up to then: with a
+        backlog it asks for no stream (docs/copies.md)."""
+        if self._standing != (until, location.token) or not await self._engine.alive():
             await self._rest(CopyState.SUSPENDED, "")
-            self._standing = until
-            await self._engine.start(None, until)
+            upstream = None
+            if location.state is LocationState.OPEN and relate(await self._engine.files(), location).follows:
+                upstream = self._host.upstream(location.active, self._database, location.token)
+            self._standing = until, location.token
+            await self._engine.start(upstream, until)
             fact(log, "stands at a point in time", database=self._database, until=until)
         await self._look()
         return CopyState.SUSPENDED, ""
