@@ -58,8 +58,8 @@ class SmallEngine:
     async def files(self) -> Files:
         return self.now_files
 
-    async def start(self, upstream: Upstream) -> None:
-        self.diary.append("start")
+    async def start(self, upstream: Upstream, until: float | None = None) -> None:
+        self.diary.append("start" if until is None else f"start until {until:.0f}")
         self.runs, self.following = True, upstream
 
     async def follow(self, upstream: Upstream) -> None:
@@ -362,6 +362,19 @@ async def test_with_little_room_a_lagged_copy_replays_and_keeps_no_log_for_time(
     world.settings = CopySettings(replay_lag=3600.0, lag_disabled="an administrator says so")
     await world.step(10)
     assert world.settings.lag_disabled == "an administrator says so"
+
+
+async def test_a_copy_stands_at_a_point_in_time_until_it_is_resumed() -> None:
+    world = World(record())
+    world.settings = CopySettings(replay_lag=3600.0, suspended=True, replay_to=50.0)
+    await world.step(3)
+    assert "start until 50" not in world.diary, "the record counts on it: its active takes it out first"
+    world.location = record(member=False)
+    assert await world.step(3) is CopyState.SUSPENDED
+    assert world.diary[-2:] == ["kill", "start until 50"], "once"
+    world.settings = CopySettings(replay_lag=3600.0)
+    await world.step(2)
+    assert world.engine.following is not None and world.engine.following.delay == 3600.0
 
 
 async def test_a_member_does_not_lag_before_it_is_out_of_the_set() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import time
+from datetime import UTC, datetime
 
 import pytest
 
@@ -170,6 +172,7 @@ def test_T_CPY_6_a_lagged_copy_is_no_member_and_is_not_chosen(world: World) -> N
     world.o.server("EX01").start()
     world.wait("MB01\\EX01", Status="Healthy", Synchronous=True)
     world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01")
+    _stands_at_a_point_in_time(world)
     _activated_after_it_replayed_all(world)
     _played_down_and_lagging_again(world)
     world.shell("Set-MailboxDatabaseCopy MB01\\EX02 -ReplayLagTime 00:00:00 -ActivationPreference 2")
@@ -177,14 +180,38 @@ def test_T_CPY_6_a_lagged_copy_is_no_member_and_is_not_chosen(world: World) -> N
     world.row_there("EX02", "MB01", 6)
 
 
+def _stands_at_a_point_in_time(world: World) -> None:
+    """LAG-6: what was deleted by mistake can be read on the lagged copy as it was."""
+    world.sql("EX01", "MB01", "insert into public.seen values (60)")
+    time.sleep(1.1)
+    before = datetime.now(UTC).isoformat(timespec="seconds")
+    time.sleep(1.1)
+    world.sql("EX01", "MB01", "delete from public.seen where n = 60")
+    said = world.refused("Resume-MailboxDatabaseCopy MB01\\EX02 -ReplayToTime 2020-01-01T00:00:00Z")
+    assert "has replayed up to" in said and "Name a time between" in said
+    received = int(world.sql("EX01", "MB01", "select pg_wal_lsn_diff(pg_current_wal_lsn(), '0/0')::bigint >> 20"))
+    world.o.wait(lambda: world.copy("MB01\\EX02")["LastLogCopied"] >= received, 20, "EX02 has received it")
+    world.shell(f"Resume-MailboxDatabaseCopy MB01\\EX02 -ReplayToTime {before}")
+    world.row_there("EX02", "MB01", 60)
+    row = world.copy("MB01\\EX02")
+    assert row["Status"] == "Suspended" and before in row["SuspendComment"]
+    assert world.sql("EX01", "MB01", "select count(*) from public.seen where n = 60") == "0"
+    world.shell("Resume-MailboxDatabaseCopy MB01\\EX02")
+    # With a backlog it asks for a stream only when that is replayed (docs/copies.md).
+    world.o.wait(lambda: world.copy("MB01\\EX02")["Status"] in ("Healthy", "DisconnectedAndHealthy"), 30, "it goes on")
+    world.o.wait(lambda: world.sql("EX02", "MB01", "show recovery_target_time") == "", 20, "no time to stand at")
+    assert world.sql("EX02", "MB01", "show recovery_min_apply_delay") == "2h"
+
+
 def _activated_after_it_replayed_all(world: World) -> None:
     """LAG-7."""
-    assert world.sql("EX02", "MB01", "select count(*) from public.seen where n = 6") == "0"
+    world.write("EX01", "MB01", 61)
+    assert world.sql("EX02", "MB01", "select count(*) from public.seen where n = 61") == "0"
     said = world.refused("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX02")
     assert "lagged" in said and "-SkipLagChecks" in said
     [row] = world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX02 -SkipLagChecks")
     assert (row["Status"], row["ActiveServerAtEnd"], row["NumberOfLogsLost"]) == ("Succeeded", "EX02", 0)
-    assert world.sql("EX02", "MB01", "select count(*) from public.seen where n = 6") == "1"
+    assert world.sql("EX02", "MB01", "select count(*) from public.seen where n in (6, 60, 61)") == "2"
     world.wait("MB01\\EX01", Status="Healthy", Synchronous=True)
     world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01")
     world.wait("MB01\\EX02", Status="Healthy", Synchronous=False, ReplayLagTime="0.02:00:00")

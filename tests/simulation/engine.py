@@ -183,7 +183,7 @@ class SimulatedEngine:
         storage.mark, storage.incarnation, storage.present, storage.spoilt = None, incarnation, True, False
         self._host.world.monitor.files_changed(self._host, self._database)
 
-    async def start(self, upstream: Upstream | None) -> None:
+    async def start(self, upstream: Upstream | None, until: float | None = None) -> None:
         storage = self._storage
         storage.names, storage.admitted, storage.upstream = (), False, upstream
         await self._disk()

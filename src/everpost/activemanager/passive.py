@@ -62,6 +62,7 @@ class PassiveDuty:
         self._scrub: asyncio.Task[str] | None = None
         self._lag = LagManager(host.lag_low_space)
         self._logs_at = 0.0
+        self._standing: tuple[float, Token] | None = None
 
     async def step(self, held: Held) -> Outcome:
         """Bring the copy one step nearer to following the active; its state and what hinders it."""
@@ -81,6 +82,14 @@ class PassiveDuty:
         if opened and settings.seed is not None:
             return await self._ordered_seed(held, settings)
         failure = self._engine.failure()
+        if (
+            settings.suspended
+            and settings.replay_to is not None
+            and failure is None
+            and not self._counted(held.location)
+        ):
+            return await self._stand(held.location, settings.replay_to)
+        self._standing = None
         if settings.suspended and not self._counted(held.location):
             return await self._rest(CopyState.SUSPENDED, failure.reason if failure is not None else "")
         if failure is not None and settings.resumes > failure.resumes:
@@ -140,6 +149,20 @@ class PassiveDuty:
         if await self._engine.running() is not False:
             await self._engine.kill()
         return state, error
+
+    async def _stand(self, location: Location, until: float) -> Outcome:
+        """A lagged copy at a point in time, for its administrator to read. It fetches what it lacks up to then: with a
+        backlog it asks for no stream (docs/copies.md)."""
+        if self._standing != (until, location.token) or not await self._engine.alive():
+            await self._rest(CopyState.SUSPENDED, "")
+            upstream = None
+            if location.state is LocationState.OPEN and relate(await self._engine.files(), location).follows:
+                upstream = self._host.upstream(location.active, self._database, location.token)
+            self._standing = until, location.token
+            await self._engine.start(upstream, until)
+            fact(log, "stands at a point in time", database=self._database, until=until)
+        await self._look()
+        return CopyState.SUSPENDED, ""
 
     async def _leave(self, held: Held, why: str) -> None:
         """Out of the set and of `eligible`, confirmed; also when it is not in there, so that a grow which is under way
@@ -398,7 +421,7 @@ class PassiveDuty:
                 return before
             manual = before.seed.manual_resume and not failed
             comment = "It was seeded; resume it by hand." if manual else ""
-            return replace(before, seed=None, suspended=manual, suspend_comment=comment)
+            return replace(before, seed=None, suspended=manual, suspend_comment=comment, replay_to=None)
 
         await self._host.change_copy(self._database, done)
 

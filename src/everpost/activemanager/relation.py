@@ -37,6 +37,11 @@ class Verdict(msgspec.Struct, frozen=True):
     left_by: Token | None = None
     fork_lsn: int | None = None
 
+    @property
+    def follows(self) -> bool:
+        """Whether the files may simply follow."""
+        return self.remedy is Remedy.ATTACH
+
 
 def relate(files: Files, location: Location) -> Verdict:
     """The remedy that lets these files follow the database's newest opening."""

@@ -164,7 +164,7 @@ class PostgresEngine:
         await self._tools.initdb(folder)
         self.layout.adopt(folder, incarnation)
 
-    def _configure(self, upstream: Upstream | None) -> None:
+    def _configure(self, upstream: Upstream | None, until: float | None = None) -> None:
         conf = self.layout.conf
         text = config.main_file(
             conf,
@@ -180,10 +180,10 @@ class PostgresEngine:
         write_durably(conf / "names.conf", config.names_file(()))
         if not (conf / "keep.conf").exists():
             self._retention.by_number()
-        write_durably(conf / "upstream.conf", self._upstream_file(upstream))
+        write_durably(conf / "upstream.conf", self._upstream_file(upstream, until))
 
-    def _upstream_file(self, upstream: Upstream | None) -> str:
-        return config.upstream_file(self._conninfo(upstream), upstream.delay if upstream is not None else 0.0)
+    def _upstream_file(self, upstream: Upstream | None, until: float | None = None) -> str:
+        return config.upstream_file(self._conninfo(upstream), upstream.delay if upstream is not None else 0.0, until)
 
     def _conninfo(self, upstream: Upstream | None) -> str | None:
         if upstream is None:
@@ -191,12 +191,12 @@ class PostgresEngine:
         name = self.standby_name(self._server, self.incarnation, upstream.token)
         return config.conninfo(upstream.host, upstream.port, tls=self._tls, application_name=name)
 
-    async def start(self, upstream: Upstream | None) -> None:
+    async def start(self, upstream: Upstream | None, until: float | None = None) -> None:
         """Always as a standby, whatever the files were (3.6)."""
         self._drop_lines()
         self._tools.end_orphans(self.layout.root)
         pgdata = self.layout.pgdata
-        self._configure(upstream)
+        self._configure(upstream, until)
         for stray in ("promote", "recovery.signal", "postmaster.pid"):
             (pgdata / stray).unlink(missing_ok=True)
         # An ALTER SYSTEM in there, or one that a seed or rewind brought along, would override the names.
@@ -257,6 +257,10 @@ class PostgresEngine:
 
     async def follow(self, upstream: Upstream | None) -> None:
         """Change primary_conninfo; with None, wait until the receiver is gone."""
+        if config.TARGET in (self.layout.conf / "upstream.conf").read_text():
+            await self.kill()  # it stands at a point in time, and would not go on
+            await self.start(upstream)
+            return
         write_durably(self.layout.conf / "upstream.conf", self._upstream_file(upstream))
         await self._warden.signal(self.database, signal.SIGHUP)
         if upstream is not None:

@@ -132,8 +132,9 @@ class Engine(Protocol):
     async def create(self) -> None:
         """Make an empty database; a new incarnation, ready to start as a standby."""
 
-    async def start(self, upstream: Upstream | None) -> None:
-        """Start as a standby, following `upstream` if given."""
+    async def start(self, upstream: Upstream | None, until: float | None = None) -> None:
+        """Start as a standby, following `upstream` if given; `until` (Unix seconds): replay up to then and stand there,
+        readable, until it is told to follow."""
 
     async def follow(self, upstream: Upstream | None) -> None:
         """Follow another active, or none: returns when the receiver has stopped or been told."""

@@ -32,7 +32,8 @@ class CopySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     neither copies nor replays; `activation_suspended`: only its automatic activation is blocked. `resumes` counts the
     resumptions: a copy that suspended itself tries again when it grows. `set_aside`: what openings with loss up to
     this one left behind here may be put aside, so that the copy can follow again; an administrator's word (3.4).
-    `lag_disabled`: why `replay_lag` does not count now; who played the copy down says it."""
+    `lag_disabled`: why `replay_lag` does not count now; who played the copy down says it. `replay_to`:
+    Unix seconds; a suspended copy replays up to this time and stands there, to be read by its administrator."""
 
     replay_lag: float = 0.0
     truncation_lag: float = 0.0
@@ -43,6 +44,7 @@ class CopySettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     resumes: int = 0
     set_aside: Token | None = None
     lag_disabled: str = ""
+    replay_to: float | None = None
 
     @property
     def lag(self) -> float:

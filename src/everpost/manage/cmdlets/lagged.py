@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from msgspec.structs import replace
 
 from everpost.errors import Refused, Unavailable
-from everpost.manage.cmdlets.copies import change_copy
+from everpost.manage.cmdlets.copies import change_copy, until_state
 from everpost.manage.context import CommandContext
-from everpost.model.database import LocationState, MailboxDatabase
+from everpost.model.database import CopyState, LocationState, MailboxDatabase
 
 REPLAY_WAIT = 3600.0
 """Seconds a move waits until a lagged copy has replayed what it has: up to 14 days of mail."""
@@ -33,6 +35,36 @@ async def lag_again(context: CommandContext, found: MailboxDatabase, server: str
         context.warning(f"The replay lag of {found.name}\\{server} is not disabled.")
         return
     await change_copy(context, found, server, replace(settings, lag_disabled=""))
+
+
+def moment(text: str) -> float:
+    """A time in ISO 8601, with its zone, in Unix seconds. Raises Refused."""
+    try:
+        found = datetime.fromisoformat(text.replace("Z", "+00:00"))
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise Refused(f"{text} is no time with its zone.", remedy="Write it as 2026-01-31T09:30:00Z.")
+    return found.timestamp()
+
+
+async def stand_at(context: CommandContext, found: MailboxDatabase, server: str, text: str) -> None:
+    """The copy replays up to a time that lies within its lag, and stands there. Raises Refused if it does not."""
+    settings, until = found.copy(server), moment(text)
+    name = f"{found.name}\\{server}"
+    now = context.clock.wall().timestamp()
+    if settings.lag <= 0 or any(one.server == server for one in context.organization.locations[found.name][0].set):
+        raise Refused(f"{name} does not lag: it has replayed all.", remedy="Only a lagged copy can stand in the past.")
+    if not now - settings.lag < until <= now:
+        oldest = datetime.fromtimestamp(now - settings.lag, UTC).isoformat(timespec="seconds")
+        raise Refused(f"{name} has replayed up to {oldest}.", remedy="Name a time between then and now.")
+    comment = f"stands at {text}; Resume-MailboxDatabaseCopy lets it go on"
+    after = replace(settings, suspended=True, suspend_comment=comment, replay_to=until)
+    await change_copy(context, found, server, after)
+    await until_state(context, found, server, CopyState.SUSPENDED)
+    context.warning(
+        f"{name} {comment}. It can be read on {server} by psql or pg_dump on its socket, and not be activated."
+    )
 
 
 async def replay_all(context: CommandContext, found: MailboxDatabase, server: str) -> MailboxDatabase:

@@ -100,7 +100,9 @@ async def suspend_mailbox_database_copy(
     )
     _must_not_be_seeding(settings, name)
     _must_not_be_needed(context, found, server)
-    await change_copy(context, found, server, replace(settings, suspended=True, suspend_comment=comment))
+    await change_copy(
+        context, found, server, replace(settings, suspended=True, suspend_comment=comment, replay_to=None)
+    )
     others = [one for one in found.servers if one != server and not found.copy(one).suspended]
     if len(others) == 1:
         context.warning(f"{found.name} now has one copy only that takes new mail, on {others[0]}.")
@@ -116,12 +118,14 @@ async def resume_mailbox_database_copy(
     set_aside_diverged_logs: bool = False,
     disable_replay_lag: bool = False,
     disable_replay_lag_reason: str = "",
+    replay_to_time: str = "",
 ) -> list[Row]:
     """Let a suspended copy follow again; the bar against activation goes too, unless -ReplicationOnly. A copy that an
     activation with loss left behind follows only with -SetAsideDivergedLogs: what it alone has is kept beside, in the
     folder that its DivergedLogs then names, and its pages are set back (or it is seeded, where that is impossible).
     -DisableReplayLag only plays a lagged copy down: it replays what it has and is a copy like any other, until
-    Suspend-MailboxDatabaseCopy -EnableReplayLag."""
+    Suspend-MailboxDatabaseCopy -EnableReplayLag. -ReplayToTime 2026-01-31T09:30:00Z lets a lagged copy replay up to
+    then and stand there, suspended, to be read on its server; resumed without it, it goes on."""
     found, server = _one(context, identity)
     name = f"{found.name}\\{server}"
     settings = found.copy(server)
@@ -129,6 +133,9 @@ async def resume_mailbox_database_copy(
         await lagged.play_down(context, found, server, disable_replay_lag_reason or f"by {context.operator}")
         return await get_mailbox_database_copy_status(context, identity=name)
     _must_not_be_seeding(settings, name)
+    if replay_to_time:
+        await lagged.stand_at(context, found, server, replay_to_time)
+        return await get_mailbox_database_copy_status(context, identity=name)
     status = state_of(context, found, server)
     failed = status is not None and status.state is CopyState.FAILED_AND_SUSPENDED
     word = _newest_loss(context, found, name, status) if set_aside_diverged_logs else settings.set_aside
@@ -143,6 +150,7 @@ async def resume_mailbox_database_copy(
         suspend_comment=settings.suspend_comment if barred else "",
         resumes=settings.resumes + 1,
         set_aside=word,
+        replay_to=None,
     )
     await change_copy(context, found, server, after)
     active = context.organization.locations[found.name][0].active
