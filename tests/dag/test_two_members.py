@@ -307,3 +307,40 @@ except urllib.error.HTTPError as error:
 def _fetch(host: NamespaceHost, url: str, *files: str) -> str:
     argv = ["ip", "netns", "exec", host.space, sys.executable, "-c", FETCH, url, *files]
     return subprocess.run(argv, capture_output=True, text=True, timeout=20).stdout
+
+
+TALK = """
+import socket, sys
+lines = socket.create_connection((sys.argv[1], 25), 60).makefile()
+print(lines.readline(), end="", flush=True)
+if len(sys.argv) > 2:
+    print(lines.read(), end="")
+"""
+
+
+def test_maintenance_sends_clients_to_the_other_server_and_its_end_lets_them_in(organisation: Organisation) -> None:
+    first, second = organisation.servers
+    at_home(organisation)
+
+    def greeting(server: Server) -> str:
+        return _talk(server).communicate(timeout=20)[0]
+
+    stays = _talk(first, "until the end")
+    assert stays.stdout is not None and stays.stdout.readline().startswith("220 ")
+    rows = second.rows("Start-DagServerMaintenance EX01 -OverrideMinimumTwoCopies", 60.0)
+    try:
+        assert ("hubtransport", "EX02") in [(row["Object"], row["Target"]) for row in rows]
+        assert stays.communicate(timeout=20)[0].startswith("421 "), "who waits is sent away"
+        assert greeting(first).startswith("421 ") and greeting(second).startswith("220 ")
+    finally:
+        second.rows("Stop-DagServerMaintenance EX01", 60.0)
+    organisation.wait(lambda: greeting(first).startswith("220 "), 10, "clients are welcome again")
+    at_home(organisation)
+
+
+def _talk(server: Server, *arguments: str) -> subprocess.Popen[str]:
+    """What SMTP says to a client on the server's own host: its greeting, or all of it."""
+    host = server.host
+    assert isinstance(host, NamespaceHost)
+    argv = ["ip", "netns", "exec", host.space, sys.executable, "-c", TALK, host.address, *arguments]
+    return subprocess.Popen(argv, stdout=subprocess.PIPE, text=True)

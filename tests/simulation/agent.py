@@ -18,6 +18,7 @@ from everpost.directory.schema import OrganizationView
 from everpost.directory.tenure import Challengers, Tenure
 from everpost.errors import EverpostError, Unavailable
 from everpost.model.database import MailboxDatabase
+from everpost.model.server import Role
 from tests.simulation.directory import Line
 from tests.simulation.engine import SimulatedEngine, WardenLine
 from tests.simulation.loop import Process
@@ -60,7 +61,7 @@ class SimulatedAgent:
         world = host.world
         self.process = Process(host.loop, f"agent {host.name}")
         self.process.on_end = host.kill_agent
-        self.settings = SimpleNamespace(name=host.name)
+        self.settings = SimpleNamespace(name=host.name, roles=(Role.MAILBOX,))
         self.clock = host.clock
         self.line = Line(world.etcd, host.name, self.process, host.chance, world.batch)
         self.line.bad = world.bad_lines.get(host.name, 0.0)

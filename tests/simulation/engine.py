@@ -89,6 +89,17 @@ class Probe:
         """The backend goes on waiting."""
 
 
+class _Forgets:
+    """A connection of which only one statement is of interest here: openings that were never recorded go."""
+
+    def __init__(self) -> None:
+        self.forgotten: list[Token] = []
+
+    async def execute(self, statement: str, *values: int) -> None:
+        if statement.startswith("delete from everpost.opening"):
+            self.forgotten.append(Token(*values))
+
+
 class SimulatedEngine:
     """The copy of one database on one host, as one life of its agent sees it."""
 
@@ -266,6 +277,8 @@ class SimulatedEngine:
         return Promoted(self._storage.timeline, begin, begin >= received.lsn)
 
     async def record_opening(self, opening: Opening, prepare: Callable[[object, bool], Awaitable[None]]) -> None:
+        if opening.token in {token for token, _ in await self.openings()}:
+            raise Unavailable("duplicate key: that epoch was opened here before")
         await self._commit("opening", (opening.token, opening.nonce))
 
     async def _commit(self, kind: str, value: object, *, local: bool = False) -> None:
@@ -276,7 +289,11 @@ class SimulatedEngine:
             raise error
 
     async def upkeep(self, work: Callable[[object], Awaitable[None]]) -> None:
+        connection = _Forgets()
+        await work(connection)
         await self._commit("note", "upkeep")
+        for token in connection.forgotten:
+            await self._commit("forgotten", token)
 
     # -- an active -----------------------------------------------------------------------------------------------
 

@@ -91,4 +91,10 @@ class Storage:
 
     def openings(self) -> list[tuple[Token, str]]:
         """Opening rows, oldest first."""
-        return [row.value for row in self.wal[: self.flushed] if row.kind == "opening"]  # type: ignore[misc]
+        found: list[tuple[Token, str]] = []
+        for row in self.wal[: self.flushed]:
+            if row.kind == "opening":
+                found.append(row.value)  # type: ignore[arg-type]
+            elif row.kind == "forgotten":
+                found = [one for one in found if one[0] != row.value]
+        return found

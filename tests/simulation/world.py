@@ -206,6 +206,11 @@ class World:
             if location.state is LocationState.DISMOUNTED and self.healing:
                 mounted = transitions.mount_asked(location, reason="an administrator mounts it")
                 self.nemesis.write(location, mounted)
+            elif location.lossy and location.refused and self.healing:
+                # The copy named for a loss cannot be opened; a complete one is there again (Mount-Database says so).
+                complete = location.eligible[0].server
+                after = transitions.begin_activation(location, complete, reason="the loss is taken back")
+                self.nemesis.write(location, after)
             if location.state is not LocationState.OPEN:
                 return f"{name} is {location.state} on {location.active} ({location.reason})"
             instance = self.instance(location.active, name)

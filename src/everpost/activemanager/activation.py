@@ -12,6 +12,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from msgspec.structs import replace
 
@@ -84,6 +85,7 @@ class Activation:
             location.token, self._me, promoted.timeline, promoted.begin_lsn, nonce, location.lossy, comment
         )
         await self._engine.set_names(())
+        await self._forget_unrecorded(location)
         await self._engine.record_opening(opening, self._prepare)
         self._must_hold_tenure(location)
         now_open = await self._record_open(held, member, opening)
@@ -98,6 +100,36 @@ class Activation:
             total_s=round(self._clock.boottime() - began, 3),
         )
         return now_open
+
+    async def _forget_unrecorded(self, location: Location) -> None:
+        """An agent that died between the opening transaction and its record left a row that nobody recorded. Nobody was
+        let in under it. Its epoch could not be opened again beside it, and a member that replays it would never show
+        the recorded list, so it goes. Rows of an earlier generation are history that a restored directory lost."""
+        try:
+            written = await self._engine.openings()
+        except EverpostError:
+            if location.openings:
+                raise
+            return  # it is made by the first opening
+        recorded = {(opening.token, opening.nonce) for opening in location.openings}
+        ghosts = [
+            token
+            for token, nonce in written
+            if (token, nonce) not in recorded and token.generation == location.token.generation
+        ]
+        if not ghosts:
+            return
+        fact(
+            log, "openings that were never recorded go", database=location.database, tokens=[str(one) for one in ghosts]
+        )
+
+        async def forget(connection: Any) -> None:
+            for token in ghosts:
+                await connection.execute(
+                    "delete from everpost.opening where generation = $1 and epoch = $2", token.generation, token.epoch
+                )
+
+        await self._engine.upkeep(forget)
 
     async def _record_open(self, held: Held, member: Member, opening: Opening) -> Held:
         """An order to dismount may come while the copy is activated: it changes nothing but how this ends, so it is

@@ -202,13 +202,8 @@ class PostgresEngine:
         # An ALTER SYSTEM in there, or one that a seed or rewind brought along, would override the names.
         write_durably(pgdata / "postgresql.auto.conf", "")
         write_durably(pgdata / "standby.signal", "")
-        argv = [
-            self._binaries.path("postgres"),
-            "-D",
-            str(pgdata),
-            "-c",
-            f"config_file={self.layout.conf}/postgresql.conf",
-        ]
+        program = self._binaries.path("postgres")
+        argv = [program, "-D", str(pgdata), "-c", f"config_file={self.layout.conf}/postgresql.conf"]
         self._log.started()
         await self._warden.start(self.database, argv, self.layout.log)
         end = time.monotonic() + START_LIMIT
