@@ -231,6 +231,8 @@ class Nemesis:
             # In the middle of something: only an order to dismount, or taking it back, is possible.
             if location.dismount:
                 return transitions.dismount_taken_back(location)
+            if location.lossy or self._chance.random() < 0.75:
+                return None  # seldom, and not against an order to lose something: that is to be seen through
             return transitions.dismount_asked(location, reason="an administrator dismounts it")
         if self._chance.random() < 0.25:
             return transitions.dismounting(location, reason="an administrator dismounts it")
