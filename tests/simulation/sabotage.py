@@ -9,7 +9,7 @@ from unittest import mock
 
 import msgspec
 
-from everpost.activemanager import bestcopy, decide, passive, relation, setpolicy, transitions
+from everpost.activemanager import bestcopy, decide, setpolicy, transitions
 from everpost.activemanager.activation import Activation
 from everpost.activemanager.copy import CopyController
 from everpost.activemanager.decide import Activate
@@ -17,7 +17,6 @@ from everpost.activemanager.record import Held, LocationWriter, Superseded
 from everpost.activemanager.service import ActiveManager
 from everpost.activemanager.synchronous import SetKeeper
 from everpost.activemanager.view import DatabaseView, View
-from everpost.databases.interface import Files
 from everpost.directory import keys
 from everpost.directory.schema import encode
 from everpost.errors import OutcomeUnknown, Unavailable
@@ -113,12 +112,6 @@ def _forgotten_round(view: View, database: DatabaseView) -> Activate | None:
     )
 
 
-def _by_number(files: Files, location: Location, *, honest: Any = relation.relate) -> relation.Verdict:
-    recorded = any(opening.token == files.mark_token for opening in location.openings)
-    verdict: relation.Verdict = honest(msgspec.structs.replace(files, mark_token=None) if recorded else files, location)
-    return verdict
-
-
 def _opened_with_former_set(location: Location, *arguments: Any, honest: Any = transitions.opened) -> Location:
     after: Location = honest(location, *arguments)
     kept: tuple[Member, ...] = tuple(one for one in location.eligible if one.server != location.active)
@@ -162,9 +155,6 @@ SABOTAGES: dict[str, Sabotage] = {
 FOUND: dict[str, Sabotage] = {
     "a round in which every copy refused": Sabotage(
         ((decide, "_new_round", _forgotten_round),), Setting(PAIR, favour=("stuck disk",))
-    ),
-    "a timeline of the same number after a loss": Sabotage(
-        ((passive, "relate", _by_number),), Setting(PAIR, favour=("loss", "administrator", "isolate", "power"))
     ),
     "a status that an older one replaced": Sabotage(
         ((ActiveManager, "_publish_forever", _publish_unseen),),

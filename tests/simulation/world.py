@@ -88,9 +88,6 @@ class World:
         self.over = False
         self.healing = False
         self.lossy = seed % 5 == 4 or "loss" in setting.favour
-        # Worlds that favour loss are those of a sabotage that has so far been seen only by an order that stays stuck,
-        # which an unbroken run shows as well: it needs a sharper world before this can be lifted.
-        self.takes_back = "loss" not in setting.favour
         """Whether administrators activate with loss in this run."""
         self.batch = {2: 0.001, 3: 0.001, 4: 0.005, 5: 0.01, 8: 0.02}.get(self.shape.servers, 0.08)
         self.bad_lines: dict[str, float] = {}
@@ -209,7 +206,7 @@ class World:
             if location.state is LocationState.DISMOUNTED and self.healing:
                 mounted = transitions.mount_asked(location, reason="an administrator mounts it")
                 self.nemesis.write(location, mounted)
-            elif location.lossy and location.refused and self.healing and self.takes_back:
+            elif location.lossy and location.refused and self.healing:
                 # The copy named for a loss cannot be opened; a complete one is there again (Mount-Database says so).
                 complete = location.eligible[0].server
                 after = transitions.begin_activation(location, complete, reason="the loss is taken back")
