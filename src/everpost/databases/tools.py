@@ -17,7 +17,6 @@ import asyncpg
 
 from everpost.databases import config, control, processes, wal
 from everpost.databases.binaries import Binaries
-from everpost.databases.files import sync_tree
 from everpost.databases.interface import Interrupted
 from everpost.errors import EverpostError, Unavailable
 
@@ -145,7 +144,7 @@ class Tools:
         )  # fmt: skip
 
     async def basebackup(self, folder: Path, conninfo: str, percent: Callable[[int], None]) -> None:
-        """A seed, fsynced. Raises Interrupted if the source was lost on the way."""
+        """A seed, fsynced by pg_basebackup. Raises Interrupted if the source was lost on the way."""
         self.end_orphans(folder.parent)
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -158,7 +157,6 @@ class Tools:
             ("pg_basebackup", "-D", str(folder), "-d", conninfo, "-X", "stream", "-c", "fast", "--no-manifest", "-P"),
             line,
         )
-        await asyncio.get_running_loop().run_in_executor(None, sync_tree, folder)
 
     async def read_pages(self, sockets: Path, port: int, rate: str) -> str:
         """Read every page through the running instance, which checks them: PostgreSQL's own reader of base backups,
