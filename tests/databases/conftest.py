@@ -37,6 +37,14 @@ def not_root() -> Iterator[None]:
         os.setresgid(0, 0, 0)
 
 
+@pytest.fixture
+def tmp_path(not_root: None) -> Iterator[Path]:
+    """pytest's own belongs to whoever started it."""
+    folder = Path(tempfile.mkdtemp(prefix="everpost-test-", dir="/var/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
 def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import ssl
 import time
@@ -125,7 +126,11 @@ async def test_another_cluster_is_not_believed(single: Members, members: Members
         members.specs[name] = msgspec.structs.replace(spec, tls_dir=str(single.tls_dir))
     members.found("EX01")
     stranger = members.directory("EX01")
-    await members.leader(stranger)  # before that it listens and answers nothing, so nobody can tell whose it is
+    await members.leader(stranger)
+    for _ in range(15):  # until its first entry is on disk it answers nothing, so nobody can tell whose it is
+        with contextlib.suppress(Unavailable):
+            await stranger.get("/a")
+            break
     await stranger.close()
     directory = single.directory("EX01")
     await directory.get("/a")
