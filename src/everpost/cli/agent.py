@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,6 +46,8 @@ from everpost.store.migrate import covered, migrate, upkeep
 log = logging.getLogger(__name__)
 
 CLIENT_ROLES = {Role.CLIENT_ACCESS, Role.HUB_TRANSPORT}
+ENDS = 5.0
+"""Seconds in which the tasks of an agent that stops must have ended."""
 REMOVED_LOOK = 10.0
 """Seconds between looks whether a host that was removed belongs to the organisation again."""
 
@@ -189,13 +192,22 @@ class Agent:
                 work.result()
             await self._close_cleanly()
         finally:
-            while not work.done():
-                work.cancel()  # again and again: a library may swallow one at the moment of its own timeout
-                await asyncio.wait({work}, timeout=0.5)
+            await self._end(work)
             await api.stop()
             await self.agents.close()
             await self.directory.close()
             await self._watching.close()
+
+    async def _end(self, work: asyncio.Task[None]) -> None:
+        """Cancel it until it ends. A library may swallow a cancellation at the moment of its own timeout, and a task
+        group cancels its tasks once: such an agent would neither work nor be started again."""
+        end = self.clock.boottime() + ENDS
+        while not work.done():
+            work.cancel()
+            await asyncio.wait({work}, timeout=0.5)
+            if not work.done() and self.clock.boottime() > end:
+                fact(log, "the agent does not end and is ended", level=logging.ERROR, seconds=ENDS)
+                os._exit(4)
 
     async def _work(self) -> None:
         async with asyncio.TaskGroup() as group:
@@ -325,8 +337,9 @@ class Agent:
                 self._wake_manager()
             except WardenChanged as error:
                 # The new warden killed every postmaster that the old one left; a new agent begins with its identity.
+                # At once, as if it had been killed: what it has begun is looked at anew by the next one in any case.
                 fact(log, "agent ends", level=logging.WARNING, why=str(error))
-                raise SystemExit(3) from error
+                os._exit(3)
             except NotInOrganization as error:
                 fact(log, "tenure not held", level=logging.ERROR, why=str(error))
                 self._wake_manager()
