@@ -23,7 +23,9 @@ async def ends():
     await asyncio.sleep(3600)
 
 async def main(work):
-    await agent.Agent._end(types.SimpleNamespace(clock=SystemClock()), asyncio.create_task(work()))
+    task = asyncio.create_task(work())
+    await asyncio.sleep(0.01)  # it runs
+    await agent.Agent._end(types.SimpleNamespace(clock=SystemClock()), task)
     raise SystemExit(7)
 
 asyncio.run(main({work}))
