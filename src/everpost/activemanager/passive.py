@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -41,12 +42,13 @@ def _disabled(settings: CopySettings, before: str, reason: str) -> CopySettings:
 
 
 class PassiveDuty:
-    """One copy that is not the active."""
+    """One copy that is not the active. `wake` asks for a step at once."""
 
-    def __init__(self, database: str, engine: Engine, host: Host) -> None:
+    def __init__(self, database: str, engine: Engine, host: Host, wake: Callable[[], None] = lambda: None) -> None:
         self._database = database
         self._engine = engine
         self._host = host
+        self._wake = wake
         self._following: tuple[Token, str, float] | None = None
         self._positions: StandbyPositions | None = None
         self._generated: tuple[int, float] | None = None
@@ -369,7 +371,7 @@ class PassiveDuty:
             self._scrub = None
         if self._counted(held.location):
             await self._leave(held, f"seed: {why}")
-        self._seeding = Seeding(self._engine, upstream, order)
+        self._seeding = Seeding(self._engine, upstream, order, self._wake)
         seeding.told(self._database, self._seeding, "seeding", why)
         return CopyState.SEEDING, ""
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 
 from everpost.databases.interface import Engine, Interrupted, Upstream
 from everpost.log import fact
@@ -23,14 +24,16 @@ MOST_FAILURES = 3
 
 
 class Seeding:
-    """A seed that is being fetched, from `upstream` at its token, for `order` ("": the copy's own need)."""
+    """A seed that is being fetched, from `upstream` at its token, for `order` ("": the copy's own need). `ended` is
+    called when it ended, well or not."""
 
-    def __init__(self, engine: Engine, upstream: Upstream, order: str) -> None:
+    def __init__(self, engine: Engine, upstream: Upstream, order: str, ended: Callable[[], None]) -> None:
         self.upstream = upstream
         self.order = order
         self.percent = 0
         self._task = asyncio.create_task(engine.fetch_seed(upstream, self._progress))
         self._task.add_done_callback(lambda task: task.cancelled() or task.exception())
+        self._task.add_done_callback(lambda _: ended())
 
     def _progress(self, percent: int) -> None:
         self.percent = percent
