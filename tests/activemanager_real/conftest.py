@@ -56,11 +56,14 @@ class World:
         return healthy and self.o.whole(server)
 
     def home(self) -> None:
-        """Everything back to where it began, also after a test that failed with a server down."""
+        """Everything back to where it began, also after a test that failed with a server down or a database closed."""
         for server in self.o.servers:
             if not server.host.pids():
                 server.start()
                 self.o.wait_agent(server)
+        for name in HOME:
+            if self.location(name)[1] == "Dismounted":
+                self.o.retry(lambda name=name: self.second.rows(f"Mount-Database {name}"))  # type: ignore[misc]
         self.whole()
         for name, active in HOME.items():
             self.second.rows(f"Move-ActiveMailboxDatabase {name} -ActivateOnServer {active}")
