@@ -36,7 +36,8 @@ def test_never_two_holders(world: World, kind: str) -> None:
 
 def test_sabotage_an_address_without_a_life(world: World) -> None:
     """The kernel of a frozen holder keeps the address for ever. Nobody takes it over then, since it is looked for on
-    the network before (duplicate address detection); put there behind that look, the capture convicts. Stands last."""
+    the network before (duplicate address detection; a busy host may be too slow to answer); put there behind that
+    look, the capture convicts. Stands last."""
     world.o.wait(world.net.well, 90, "all is well before")
     assert world.net.wrong() == []
     holder = world.net.holder()
@@ -47,13 +48,17 @@ def test_sabotage_an_address_without_a_life(world: World) -> None:
     try:
         _address(holder, "change", "valid_lft", "forever")
         log = other.data / "log" / "array.log"
-        world.o.wait(lambda: '"duplicate address"' in log.read_text(), 20, "a duplicate address seen")
-        assert world.net.wrong() == []
-        _address(holder, "del")
-        world.o.wait(
-            lambda: world.holder(place) == other.name and world.net.answered(boottime() - 1), 30, "a new holder"
-        )
-        _address(holder, "add")
+
+        def seen() -> bool:
+            return '"duplicate address"' in log.read_text() or world.net.wrong() != []
+
+        world.o.wait(seen, 20, "a duplicate address is seen, or was used")
+        if world.net.wrong() == []:
+            _address(holder, "del")
+            world.o.wait(
+                lambda: world.holder(place) == other.name and world.net.answered(boottime() - 1), 30, "a new holder"
+            )
+            _address(holder, "add")
         world.o.wait(lambda: world.net.wrong() != [], 10, "a verdict")
         assert any(line.startswith(holder.name) for line in world.net.wrong()), world.net.acquisitions()
     finally:

@@ -283,8 +283,12 @@ def test_metrics_for_this_host_and_for_certificates(organisation: Organisation) 
     assert isinstance(host, NamespaceHost)
     tls = first.data / "tls"
     url = f"https://{host.address}:64326/metrics"
-    page = _fetch(host, "http://127.0.0.1:64326/metrics")
-    assert "everpost_tenure 1" in page and 'everpost_voter_up{voter="EX02"} 1' in page
+
+    def all_up() -> bool:
+        page = _fetch(host, "http://127.0.0.1:64326/metrics")
+        return "everpost_tenure 1" in page and 'everpost_voter_up{voter="EX02"} 1' in page
+
+    organisation.wait(all_up, 30, "metrics of a host whose voters are up")
     bare = _fetch(host, url, str(tls / "ca.crt"))
     assert "401" in bare and "everpost_tenure" not in bare
     page = _fetch(host, url, str(tls / "ca.crt"), str(tls / "host.crt"), str(tls / "host.key"))

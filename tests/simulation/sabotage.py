@@ -158,7 +158,7 @@ FOUND: dict[str, Sabotage] = {
     ),
     "a status that an older one replaced": Sabotage(
         ((ActiveManager, "_publish_forever", _publish_unseen),),
-        Setting(PAIR),
+        Setting(PAIR, favour=("administrator", "bad line")),
     ),
     "a close of an instance that died": Sabotage(
         ((CopyController, "_close", _close_blindly),), Setting(PAIR, favour=("administrator", "kill postmaster"))
