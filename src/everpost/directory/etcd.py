@@ -113,7 +113,8 @@ class EtcdDirectory:
             try:
                 found = await self._gateway.post(endpoint, path, body, min(READ_ATTEMPT, left))
             except MEMBER_ERRORS as failed:
-                error = failed
+                if not isinstance(error, WrongCluster):  # the last try may have had a moment only, and says nothing
+                    error = failed
                 self._gateway.failed(endpoint)
                 await asyncio.sleep(0.01)
             else:
