@@ -9,9 +9,10 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 import pytest
@@ -182,3 +183,15 @@ async def any_store(request: pytest.FixtureRequest) -> AsyncIterator[Store]:
 def box() -> MailboxRef:
     """A new mailbox."""
     return MailboxRef("MB01", str(uuid.uuid4()))
+
+
+async def until(condition: Callable[[], Awaitable[object]], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not await condition():
+        assert time.monotonic() < end, "it did not come to that"
+        await asyncio.sleep(0.02)
+
+
+async def ask(server: OneServer, query: str) -> Any:
+    """One value, as superuser, past the store."""
+    return await server.engine._mail.ask(lambda connection: connection.fetchval(query))

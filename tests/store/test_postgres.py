@@ -20,7 +20,7 @@ from everpost.store import migrate, sessions
 from everpost.store.interface import Append, Delivery, FlagMode, NoSuchFolder, Part, StoreUnavailable
 from everpost.store.postgres import PostgresStore
 
-from .conftest import OneServer, empty
+from .conftest import OneServer, ask, empty, until
 from .proxy import Proxy
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -40,18 +40,6 @@ async def keep_store(connection: Any) -> None:
 def within(seconds: float) -> float:
     """A deadline."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) + seconds
-
-
-async def until(condition: Callable[[], Awaitable[object]], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < end, "it did not come to that"
-        await asyncio.sleep(0.02)
-
-
-async def ask(server: OneServer, query: str) -> Any:
-    """One value, as superuser, past the store."""
-    return await server.engine._mail.ask(lambda connection: connection.fetchval(query))
 
 
 async def count(server: OneServer) -> int:

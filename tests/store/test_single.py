@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 import uuid
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,7 +14,7 @@ from everpost.store.interface import Append, Delivery, FlagMode
 from everpost.store.memory import JUMP, MemoryStore
 from everpost.store.postgres import PostgresStore
 
-from .conftest import OneServer
+from .conftest import OneServer, ask, until
 
 RAW = b"From: a@example.org\r\nSubject: hi\r\n\r\nbody\r\n"
 DELETED = frozenset({"\\Deleted"})
@@ -25,18 +22,6 @@ DELETED = frozenset({"\\Deleted"})
 
 def op() -> str:
     return str(uuid.uuid4())
-
-
-async def until(condition: Callable[[], Awaitable[object]], seconds: float = 20) -> None:
-    end = time.monotonic() + seconds
-    while not await condition():
-        assert time.monotonic() < end, "it did not come to that"
-        await asyncio.sleep(0.02)
-
-
-async def ask(server: OneServer, query: str) -> Any:
-    """One value, as superuser, past the store."""
-    return await server.engine._mail.ask(lambda connection: connection.fetchval(query))
 
 
 async def cover(connection: Any) -> None:

@@ -202,7 +202,7 @@ class PassiveDuty:
     async def _attach(self, held: Held, upstream: Upstream, settings: CopySettings) -> Outcome:
         location = held.location
         verdict = relate(await self._engine.files(), location)
-        if verdict.remedy is not Remedy.ATTACH:
+        if not verdict.follows:
             return await self._cure(held, upstream, settings, verdict)
         if await self._engine.running() is False or not await self._engine.alive():
             await self._engine.kill()
@@ -228,7 +228,7 @@ class PassiveDuty:
         """PostgreSQL has replayed what the active's history does not hold. It asks again and again, and looks as if it
         streamed each time."""
         verdict = relate(await self._engine.files(), held.location)
-        if verdict.remedy is Remedy.ATTACH:
+        if verdict.follows:
             lossy = any(opening.lossy for opening in held.location.openings)
             why = "PostgreSQL says that the active's timeline begins before what was replayed here"
             verdict = Verdict(Remedy.QUARANTINE, QUARANTINED) if lossy else Verdict(Remedy.REWIND, why)

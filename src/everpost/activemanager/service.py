@@ -291,12 +291,6 @@ class ActiveManager:
             open_epoch, _ = self._page.database(number)
         return open_epoch == epoch and self._tenure.valid()
 
-    async def cover(self) -> bool:
-        """Whether this server held its tenure at some moment after this was asked: a renewal that was sent after it is
-        confirmed."""
-        await self._tenure.confirmed_after(self.clock.boottime())
-        return self._tenure.valid()
-
     async def own_openings(self, database: str) -> list[tuple[Token, str]]:
         """The openings that our copy has replayed."""
         found = self._copies.get(database)

@@ -42,13 +42,13 @@ class Arrays:
         self.watching = wiring.open_directory(settings)
         self._organization = OrganizationView()
         self._keepers: dict[str, Keeper] = {}
-        instance = uuid.uuid4().hex
+        instance, clock = uuid.uuid4().hex, SystemClock()
         self.dns = dns.Updater(
             dns.Surroundings(
                 me=settings.name,
                 instance=instance,
                 directory=self.directory,
-                clock=SystemClock(),
+                clock=clock,
                 organization=self._organization,
                 timing=settings.timing,
                 entry=self._entry,
@@ -58,7 +58,6 @@ class Arrays:
             )
         )
         self.caches = [DirectoryCache(self.watching, prefix, on_change=self._on_change) for prefix in WATCHED]
-        clock = SystemClock()
         # Connections of their own as well: a log-in check that makes a mailbox delays no beat.
         checked = Around(self.watching, self._organization, clock)
         self._around = Surroundings(
