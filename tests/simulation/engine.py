@@ -89,17 +89,6 @@ class Probe:
         """The backend goes on waiting."""
 
 
-class _Forgets:
-    """A connection of which only one statement is of interest here: openings that were never recorded go."""
-
-    def __init__(self) -> None:
-        self.forgotten: list[Token] = []
-
-    async def execute(self, statement: str, *values: int) -> None:
-        if statement.startswith("delete from everpost.opening"):
-            self.forgotten.append(Token(*values))
-
-
 class SimulatedEngine:
     """The copy of one database on one host, as one life of its agent sees it."""
 
@@ -289,10 +278,11 @@ class SimulatedEngine:
             raise error
 
     async def upkeep(self, work: Callable[[object], Awaitable[None]]) -> None:
-        connection = _Forgets()
-        await work(connection)
+        await work(None)
         await self._commit("note", "upkeep")
-        for token in connection.forgotten:
+
+    async def forget_openings(self, tokens: Sequence[Token]) -> None:
+        for token in tokens:
             await self._commit("forgotten", token)
 
     # -- an active -----------------------------------------------------------------------------------------------

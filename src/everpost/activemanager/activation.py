@@ -12,7 +12,6 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -122,14 +121,7 @@ class Activation:
         fact(
             log, "openings that were never recorded go", database=location.database, tokens=[str(one) for one in ghosts]
         )
-
-        async def forget(connection: Any) -> None:
-            for token in ghosts:
-                await connection.execute(
-                    "delete from everpost.opening where generation = $1 and epoch = $2", token.generation, token.epoch
-                )
-
-        await self._engine.upkeep(forget)
+        await self._engine.forget_openings(ghosts)
 
     async def _record_open(self, held: Held, member: Member, opening: Opening) -> Held:
         """An order to dismount may come while the copy is activated: it changes nothing but how this ends, so it is

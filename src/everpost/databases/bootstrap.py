@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
 from everpost.databases import config
 from everpost.databases.connection import connect
 from everpost.errors import Unavailable
+from everpost.model.database import Token
 
 _REWIND_FUNCTIONS = (
     "pg_ls_dir(text, boolean, boolean)",
@@ -68,3 +71,11 @@ async def _roles(server: asyncpg.Connection[asyncpg.Record]) -> None:
         for function in _REWIND_FUNCTIONS:
             await server.execute(f"grant execute on function {function} to {config.REPLICATION}")
         await server.execute(f"grant pg_checkpoint to {config.REPLICATION}")
+
+
+async def forget_openings(connection: Any, tokens: Sequence[Token]) -> None:
+    """Rows of openings that nobody recorded."""
+    for token in tokens:
+        await connection.execute(
+            "delete from everpost.opening where generation = $1 and epoch = $2", token.generation, token.epoch
+        )

@@ -16,7 +16,7 @@ import asyncpg
 
 from everpost.databases import config, control, queries, wal
 from everpost.databases.binaries import Binaries
-from everpost.databases.bootstrap import bootstrap
+from everpost.databases.bootstrap import bootstrap, forget_openings
 from everpost.databases.connection import CommitProbe, Line, connect
 from everpost.databases.files import write_durably
 from everpost.databases.interface import (
@@ -307,11 +307,8 @@ class PostgresEngine:
 
     async def openings(self) -> list[tuple[Token, str]]:
         """From the control table, as far as it was replayed here."""
-
-        async def question(connection: asyncpg.Connection[asyncpg.Record]) -> list[asyncpg.Record]:
-            return await connection.fetch("select generation, epoch, nonce from everpost.opening order by 1, 2")
-
-        rows = await self._mail.ask(question)
+        sql = "select generation, epoch, nonce from everpost.opening order by 1, 2"
+        rows = await self._mail.ask(lambda connection: connection.fetch(sql))
         return [(Token(row["generation"], row["epoch"]), row["nonce"]) for row in rows]
 
     # -- becoming active ----------------------------------------------------------------------------------------
@@ -375,6 +372,10 @@ class PostgresEngine:
         finally:
             connection.terminate()
 
+    async def forget_openings(self, tokens: Sequence[Token]) -> None:
+        """Waits as upkeep does."""
+        await self.upkeep(lambda connection: forget_openings(connection, tokens))
+
     # -- an active ----------------------------------------------------------------------------------------------
 
     async def set_names(self, names: Sequence[str]) -> None:
@@ -391,9 +392,7 @@ class PostgresEngine:
         """One query."""
         row = await self._line.row(queries.POSITIONS)
         senders = [SenderRow(*fields) for fields in json.loads(row["senders"])]
-        waiters: list[str] = []
-        for pid, xid in json.loads(row["waiters"]):
-            waiters.append(str(pid) if xid is None else f"{pid}:{xid}")
+        waiters = [str(pid) if xid is None else f"{pid}:{xid}" for pid, xid in json.loads(row["waiters"])]
         return Positions(row["flush"], row["insert"], senders, waiters)
 
     async def probe(self) -> CommitProbe:

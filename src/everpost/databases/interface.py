@@ -166,6 +166,9 @@ class Engine(Protocol):
     async def openings(self) -> list[tuple[Token, str]]:
         """(token, nonce) of each opening that this copy has replayed, oldest first."""
 
+    async def forget_openings(self, tokens: Sequence[Token]) -> None:
+        """Delete the rows of these openings on a promoted copy; repeating it changes nothing."""
+
     async def set_names(self, names: Sequence[str]) -> None:
         """Write synchronous_standby_names durably and signal; never cleared elsewhere (3.1)."""
 
