@@ -11,9 +11,9 @@ import time
 import msgspec
 import pytest
 
-from everpost.directory.etcd import Declined, EtcdDirectory, WrongCluster, _b64, _Order
+from everpost.directory.etcd import LATE, Declined, EtcdDirectory, WrongCluster, _b64, _Order
 from everpost.directory.gateway import Gateway
-from everpost.directory.interface import Entry, Event, EventKind
+from everpost.directory.interface import Entry, Event, EventKind, TxnResult
 from everpost.errors import OutcomeUnknown, Unavailable
 from tests.directory.members import Members
 
@@ -59,6 +59,28 @@ async def test_without_a_member_nobody_can_be_asked(single: Members) -> None:
     directory.set_endpoints([single.url("EX01")])
     assert await directory.get("/none") is None
     await directory.close()
+
+
+@pytest.mark.fault
+async def test_an_answer_that_comes_after_it_was_given_up_is_told_and_its_member_asked_again(single: Members) -> None:
+    directory = single.directory("EX01")
+    told: list[TxnResult] = []
+    try:
+        await settled(directory, "/a", b"1")
+        single.freeze("EX01")
+        with pytest.raises(OutcomeUnknown):
+            await directory.txn({}, {"/a": b"2"}, late=told.append)
+        assert not told
+        single.resume("EX01")
+        end = time.monotonic() + LATE
+        while not told and time.monotonic() < end:
+            await asyncio.sleep(0.01)
+        assert [one.succeeded for one in told] == [True]
+        found = await directory.get("/a")
+        assert found is not None and (found.value, found.revision) == (b"2", told[0].revision)
+    finally:
+        single.resume("EX01")
+        await directory.close()
 
 
 @pytest.mark.fault

@@ -59,6 +59,26 @@ class Counting(MemoryDirectory):
         return result
 
 
+class Slow(MemoryDirectory):
+    """Each change happens at once, and its answer comes after `delay` seconds, whether it is waited for or not."""
+
+    def __init__(self, delay: float) -> None:
+        super().__init__()
+        self.delay = delay
+
+    async def txn(
+        self, *args: Any, attempt: float | None = None, late: Callable[[TxnResult], None] | None = None, **options: Any
+    ) -> TxnResult:
+        result = await super().txn(*args, **options)
+        if attempt is None or attempt >= self.delay:
+            await asyncio.sleep(self.delay)
+            return result
+        if late is not None:
+            asyncio.get_running_loop().call_later(self.delay, late, result)
+        await asyncio.sleep(attempt)
+        raise OutcomeUnknown("no answer")
+
+
 def simulated(test: Callable[[], Awaitable[None]]) -> Callable[[], None]:
     """Run the test in simulated time."""
 
@@ -112,6 +132,49 @@ async def test_an_unknown_outcome_extends_nothing_and_is_sent_again_at_once() ->
     directory._lose.clear()
     await asyncio.sleep(0.1)
     assert host.tenure.valid() and host.tenure.epoch == 1
+
+
+@simulated
+async def test_answers_that_always_come_late_keep_it_from_the_time_they_were_asked_for() -> None:
+    directory = Slow(delay=0.9)
+    host = Host(directory)
+    await host.begin()
+    assert not host.tenure.valid()
+    await asyncio.sleep(1.2)
+    for _ in range(100):
+        assert host.tenure.valid()
+        left = host.tenure.valid_until - host.clock.boottime()
+        assert TIMING.hold - 0.9 - 2 * TIMING.attempt - 0.01 < left <= TIMING.hold - 0.9
+        await asyncio.sleep(0.05)
+    directory.delay = TIMING.hold + 0.1
+    await asyncio.sleep(TIMING.hold)
+    assert not host.tenure.valid(), "what was asked for more than HOLD ago is worth nothing"
+
+
+@simulated
+async def test_a_late_answer_means_nothing_to_a_later_tenure_or_once_it_was_given_back() -> None:
+    directory = Slow(delay=0.9)
+    host = Host(directory)
+    await host.begin()
+    await asyncio.sleep(0.85)  # the first answers come at 0.9 s
+    taken = FencingRecord(server="A", instance="warden1", epoch=2, state=TenureState.TAKEN)
+    await directory.txn({}, {keys.fence("A"): encode(taken)})
+    assert host.renewing is not None
+    with pytest.raises(TenureLost):
+        await asyncio.wait_for(host.renewing, 5.0)
+    await host.tenure.acquire()
+    renewing = asyncio.create_task(host.tenure.renew_forever(host.ready, host.deadline))
+    began = len(host.deadlines)
+    await asyncio.sleep(0.8)  # answers to the first tenure still come
+    assert len(host.deadlines) == began and not host.tenure.valid()
+    await asyncio.sleep(0.4)
+    assert host.tenure.valid()
+    await host.tenure.release()
+    assert not host.tenure.valid()
+    counted = len(host.deadlines)
+    await asyncio.sleep(3.0)
+    assert len(host.deadlines) == counted and not host.tenure.valid()
+    renewing.cancel()
 
 
 @simulated

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import selectors
-from collections.abc import AsyncIterator, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -90,6 +90,7 @@ class Line:
         self._directory = directory
         self._chance = chance
         self.bad = 0.05
+        self.answers_late = 0
 
     async def get(self, key: str) -> Entry | None:
         await asyncio.sleep(self._chance.uniform(0.0, 0.05))
@@ -106,6 +107,7 @@ class Line:
         *,
         read_on_failure: tuple[str, ...] = (),
         attempt: float | None = None,
+        late: Callable[[TxnResult], None] | None = None,
     ) -> TxnResult:
         chance = self._chance
         ill = chance.random() < self.bad
@@ -123,7 +125,19 @@ class Line:
             await asyncio.sleep(chance.uniform(0.0, 0.05) if fate == "well" else chance.uniform(0.0, 5.0))
             return result
         await asyncio.sleep(attempt or 0.2)
+        if late is not None and fate == "late":
+            self._back(arrived, late)
         raise OutcomeUnknown("no answer")
+
+    def _back(self, arrived: asyncio.Task[TxnResult], late: Callable[[TxnResult], None]) -> None:
+        """Its answer comes after it was given up, if at all."""
+        delay = self._chance.uniform(0.0, 3.0)
+        self.answers_late += 1
+
+        def tell(task: asyncio.Task[TxnResult]) -> None:
+            task.get_loop().call_later(delay, lambda: late(task.result()))
+
+        arrived.add_done_callback(tell)
 
     async def _arrive(
         self, there: float, guards: Mapping[str, int], puts: Mapping[str, bytes | None], read: tuple[str, ...]
@@ -151,6 +165,7 @@ class World:
         self._windows: dict[int, float] = {}
         self._taken: dict[int, float] = {}
         self.takes = 0
+        self._line = Line(self._directory, self._chance)
 
     def _clock(self) -> DriftingClock:
         drift = self._timing.drift
@@ -165,9 +180,14 @@ class World:
             if self._windows.get(epoch, 0.0) > at + 1e-6
         ]
 
+    @property
+    def answers_late(self) -> int:
+        """Answers to A that were on their way when A had given them up."""
+        return self._line.answers_late
+
     async def run(self, seconds: float) -> None:
         """So many simulated seconds."""
-        line = Line(self._directory, self._chance)
+        line = self._line
         jobs = [self._holder(line), self._weather(line), self._umpire(), self._challenger("B"), self._challenger("C")]
         tasks = [asyncio.create_task(job) for job in jobs]
         await asyncio.sleep(seconds)

@@ -132,10 +132,11 @@ class Line:
         *,
         read_on_failure: tuple[str, ...] = (),
         attempt: float | None = None,
+        late: Callable[[TxnResult], None] | None = None,
     ) -> TxnResult:
         guards, puts = dict(guards), dict(puts)
         result: TxnResult = await self._send(
-            lambda: self._etcd.apply(guards, puts, read_on_failure), attempt or ATTEMPT, self._fate()
+            lambda: self._etcd.apply(guards, puts, read_on_failure), attempt or ATTEMPT, self._fate(), late
         )
         return result
 
@@ -144,7 +145,9 @@ class Line:
             return self._chance.choice(("refused", "request lost", "answer lost", "late", "late"))
         return "well"
 
-    async def _send(self, work: Callable[[], Any], limit: float, fate: str) -> Any:
+    async def _send(
+        self, work: Callable[[], Any], limit: float, fate: str, told: Callable[[TxnResult], None] | None = None
+    ) -> Any:
         if fate == "refused":
             await asyncio.sleep(0.01)
             raise Unavailable("The directory refuses.")
@@ -165,8 +168,12 @@ class Line:
                 loop.call_later(network.delay(ETCD, host), come_back, value, context=context)
 
         def come_back(value: object) -> None:
-            if network.passes(ETCD, host) and not answer.done():
+            if not network.passes(ETCD, host):
+                return
+            if not answer.done():
                 answer.set_result(value)
+            elif told is not None and isinstance(value, TxnResult):
+                told(value)
 
         if fate != "request lost" and network.passes(host, ETCD):
             delay = network.delay(host, ETCD) + (4.0 * self._chance.random() if late else 0.0)

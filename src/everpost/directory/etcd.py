@@ -10,7 +10,7 @@ import asyncio
 import base64
 import logging
 import ssl
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any
 
@@ -31,8 +31,11 @@ __all__ = ["Declined", "EtcdDirectory", "WrongCluster"]
 
 log = logging.getLogger(__name__)
 
+TXN = "/v3/kv/txn"
 ATTEMPT = 0.2
 """Seconds for one try of a transaction (decisions: Engines)."""
+LATE = 2.0
+"""Seconds for which an answer is listened to where one that comes late is of use."""
 READ_LIMIT = 2.0
 PAGE = 2000
 QUIET = 2.0
@@ -87,6 +90,7 @@ class EtcdDirectory:
     ) -> None:
         self._gateway = Gateway(endpoints, context, cluster_id)
         self.relist = RELIST
+        self._listening: set[asyncio.Task[dict[str, Any]]] = set()
 
     def set_endpoints(self, endpoints: Sequence[str]) -> None:
         """The members changed."""
@@ -164,12 +168,15 @@ class EtcdDirectory:
         *,
         read_on_failure: tuple[str, ...] = (),
         attempt: float | None = None,
+        late: Callable[[TxnResult], None] | None = None,
     ) -> TxnResult:
-        endpoint = self._gateway.choose()
+        endpoint, limit = self._gateway.choose(), attempt or ATTEMPT
+        body = _transaction(guards, puts, read_on_failure)
         try:
-            found = await self._gateway.post(
-                endpoint, "/v3/kv/txn", _transaction(guards, puts, read_on_failure), attempt or ATTEMPT
-            )
+            if late is None:
+                found = await self._gateway.post(endpoint, TXN, body, limit)
+            else:
+                found = await self._listen(endpoint, body, limit, lambda found: late(_result(found, read_on_failure)))
         except (Declined, WrongCluster) as error:
             if isinstance(error, WrongCluster):
                 self._gateway.failed(endpoint)
@@ -185,14 +192,31 @@ class EtcdDirectory:
                 retry=True,
             ) from error
         self._gateway.worked(endpoint)
-        revision = int(found["header"]["revision"])
-        if found.get("succeeded"):
-            return TxnResult(True, revision, {})
-        current: dict[str, Entry | None] = {}
-        for key, response in zip(read_on_failure, found.get("responses", []), strict=False):
-            kvs = response.get("response_range", {}).get("kvs", [])
-            current[key] = _entry(kvs[0]) if kvs else None
-        return TxnResult(False, revision, current)
+        return _result(found, read_on_failure)
+
+    async def _listen(
+        self, endpoint: str, body: Mapping[str, Any], limit: float, late: Callable[[dict[str, Any]], None]
+    ) -> dict[str, Any]:
+        """The answer, if it comes within `limit` seconds; else TimeoutError, and one that comes within LATE is told to
+        `late`. Its connection is kept that long: on a bad line that is what TCP needs to send again."""
+        sent = asyncio.create_task(self._gateway.post(endpoint, TXN, body, LATE))
+        self._listening.add(sent)
+
+        def came(task: asyncio.Task[dict[str, Any]]) -> None:
+            self._listening.discard(task)
+            if not task.cancelled() and task.exception() is None and given_up:
+                self._gateway.worked(endpoint)
+                late(task.result())
+
+        given_up = False
+        sent.add_done_callback(came)
+        try:
+            await asyncio.wait({sent}, timeout=limit)
+        finally:
+            given_up = not sent.done()
+        if given_up:
+            raise TimeoutError
+        return sent.result()
 
     async def watch(self, prefix: str) -> AsyncIterator[Event]:
         seen = 0
@@ -263,7 +287,20 @@ class EtcdDirectory:
                 read.cancel()
 
     async def close(self) -> None:
+        for sent in self._listening:
+            sent.cancel()
         await self._gateway.close()
+
+
+def _result(found: Mapping[str, Any], read_on_failure: tuple[str, ...]) -> TxnResult:
+    revision = int(found["header"]["revision"])
+    if found.get("succeeded"):
+        return TxnResult(True, revision, {})
+    current: dict[str, Entry | None] = {}
+    for key, response in zip(read_on_failure, found.get("responses", []), strict=False):
+        kvs = response.get("response_range", {}).get("kvs", [])
+        current[key] = _entry(kvs[0]) if kvs else None
+    return TxnResult(False, revision, current)
 
 
 def _transaction(

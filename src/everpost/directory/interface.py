@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import NamedTuple, Protocol
 
 
@@ -56,10 +56,11 @@ class Directory(Protocol):
         *,
         read_on_failure: tuple[str, ...] = (),
         attempt: float | None = None,
+        late: Callable[[TxnResult], None] | None = None,
     ) -> TxnResult:
         """One compare-and-swap: if every key of `guards` has that mod-revision (0 = absent), do all `puts`
         (None deletes). Sent once to one member; raises OutcomeUnknown when no answer came (it may still happen),
-        Unavailable when it certainly was not sent."""
+        Unavailable when it certainly was not sent. `late` is told of an answer that comes after OutcomeUnknown."""
 
     def watch(self, prefix: str) -> AsyncIterator[Event]:
         """RESET, the snapshot as PUTs, SYNCED, then changes, for ever; re-lists by itself after compaction, loss

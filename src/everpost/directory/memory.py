@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import NamedTuple
 
 from everpost.directory.interface import Entry, Event, EventKind, TxnResult
@@ -13,6 +13,7 @@ from everpost.errors import OutcomeUnknown, Unavailable
 class _Late(NamedTuple):
     guards: Mapping[str, int]
     puts: Mapping[str, bytes | None]
+    told: Callable[[TxnResult], None] | None
 
 
 class MemoryDirectory:
@@ -39,7 +40,12 @@ class MemoryDirectory:
     def deliver_late(self) -> list[TxnResult]:
         """What waited on its way arrives now."""
         late, self._late = self._late, []
-        return [self._apply(one.guards, one.puts, ()) for one in late]
+        results = []
+        for one in late:
+            results.append(self._apply(one.guards, one.puts, ()))
+            if one.told is not None:
+                one.told(results[-1])
+        return results
 
     def _ask(self) -> None:
         if not self.available:
@@ -63,13 +69,14 @@ class MemoryDirectory:
         *,
         read_on_failure: tuple[str, ...] = (),
         attempt: float | None = None,
+        late: Callable[[TxnResult], None] | None = None,
     ) -> TxnResult:
         self._ask()
         if not self._lose:
             return self._apply(guards, puts, read_on_failure)
         effect = self._lose.pop(0)
         if effect is None:
-            self._late.append(_Late(dict(guards), dict(puts)))
+            self._late.append(_Late(dict(guards), dict(puts), late))
         elif effect:
             self._apply(guards, puts, ())
         raise OutcomeUnknown("The answer was lost.", retry=True)

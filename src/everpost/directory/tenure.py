@@ -5,9 +5,13 @@ the next counter to `tenure/<S>`. It may be sent any number of times, so an unkn
 confirmed one extends the validity, to its own send time + HOLD. A taker changes the fence if `tenure/<S>` is still at
 the revision that it saw TAKE seconds ago.
 
+An attempt that was not answered in time goes on while the next one is made: on a line that loses packets TCP brings
+its answer later, and then it counts as much as any other, from its own send time.
+
 Why both never hold: the take commits only if no renewal was committed after revision r, and none can be afterwards,
-since the fence changed. So every validity ends at most HOLD + STOP after the send time of the renewal that wrote r; the
-taker's wait began when it received r, which is later than that; and TAKE (1 - drift) >= (HOLD + STOP)(1 + drift).
+since the fence changed. So each renewal that is ever confirmed was committed no later than r, in whatever order they
+were sent, and was sent before that; its validity ends at most HOLD + STOP after it was sent. The taker's wait began
+when it received r, which is later than all of these; and TAKE (1 - drift) >= (HOLD + STOP)(1 + drift).
 """
 
 from __future__ import annotations
@@ -16,10 +20,11 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 from everpost.clock import Clock
 from everpost.directory import keys
-from everpost.directory.interface import Directory, Entry
+from everpost.directory.interface import Directory, Entry, TxnResult
 from everpost.directory.schema import decode, encode
 from everpost.directory.timers import Timers, Validity
 from everpost.errors import EverpostError, OutcomeUnknown, Unavailable
@@ -51,6 +56,8 @@ class Tenure:
         self.epoch = 0
         self.fence_revision = 0
         self.longest_gap = 0.0
+        self._late = 0.0  # when the newest renewal was sent whose answer came late
+        self._gone = 0  # the fence revision at which a renewal was declined
         self._turn = asyncio.Lock()
         self._stopped = False
         self._hurry = asyncio.Event()
@@ -101,6 +108,7 @@ class Tenure:
     def _hold(self, epoch: int, fence_revision: int) -> None:
         if (epoch, fence_revision) != (self.epoch, self.fence_revision):
             self._lose()  # whatever waits for the former tenure's renewals waits in vain
+            self._late = 0.0
         self.epoch, self.fence_revision = epoch, fence_revision
 
     def _fence(self, epoch: int, state: TenureState) -> bytes:
@@ -129,16 +137,20 @@ class Tenure:
                 began = self._clock.boottime()
                 ready = await before_renew()
                 sent = self._clock.boottime()  # read before sending: what is confirmed is worth HOLD from here
-                confirmed = ready and await self._renew()
+                confirmed = ready and await self._renew(sent)
                 if self._stopped:
                     break  # it is being given back: nobody is to hear of a new deadline
-                if confirmed:
-                    await on_confirmed(self._validity.deadline(sent), self.epoch)
-                    self._confirm(sent)
+                if self._gone == self.fence_revision:
+                    self._lose()
+                    raise self._lost()
+                known = sent if confirmed else self._late
+                if ready and known > self._validity.sent:
+                    await on_confirmed(self._validity.deadline(known), self.epoch)
+                    self._confirm(known)
+                    self.longest_gap = max(self.longest_gap, known - last)
+                    last = known
             if confirmed:
                 failures = 0
-                self.longest_gap = max(self.longest_gap, sent - last)
-                last = sent
             elif ready:
                 failures += 1
                 await self._clock.sleep(RETRY[min(failures, len(RETRY)) - 1])
@@ -146,7 +158,7 @@ class Tenure:
             await self._pause(began + self._timing.renew - self._clock.boottime())
         await asyncio.get_running_loop().create_future()
 
-    async def _renew(self) -> bool:
+    async def _renew(self, sent: float) -> bool:
         """Whether it was confirmed. Sent once; the directory sends the next one to another member after a failure."""
         self._counter += 1
         try:
@@ -154,14 +166,22 @@ class Tenure:
                 {keys.fence(self._server): self.fence_revision},
                 {keys.tenure(self._server): self._record(self.epoch, self._counter)},
                 attempt=self._timing.attempt,
+                late=partial(self._came_late, sent, self.fence_revision),
             )
         except (OutcomeUnknown, Unavailable) as error:
             log.debug("renewal of %s not confirmed: %s", self._server, error)
             return False
         if not result.succeeded:
-            self._lose()
-            raise self._lost()
-        return True
+            self._gone = self.fence_revision
+        return result.succeeded
+
+    def _came_late(self, sent: float, fence_revision: int, result: TxnResult) -> None:
+        if fence_revision != self.fence_revision:
+            return
+        if result.succeeded:
+            self._late = max(self._late, sent)
+        else:
+            self._gone = fence_revision
 
     async def _pause(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
