@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from everpost.lab.load.knock import TRY
 from everpost.lab.load.ledger import boottime
 from everpost.lab.organisation import CommandFailed, Server
 from tests.array.conftest import World
@@ -220,6 +221,32 @@ def test_T_VIP_2_who_cannot_see_the_gateway_acquires_nothing(world: World) -> No
     world.no_two_holders()
 
 
+def test_T_VIP_2_peer_silent_and_its_database_cannot_come_here(world: World) -> None:
+    """FailoverMon would wait for ever. Here quorum took the dead server, so the address moves at once: the name
+    answers, the users of that database alone wait, and they are served as soon as it comes."""
+    world.at_home()
+    second = world.o.servers[1]
+    second.rows("Suspend-MailboxDatabaseCopy MB01\\EX02 -ActivationOnly")
+    cut = boottime()
+    world.o.servers[0].host.cut()
+    try:
+        world.held("EX02", 10)
+        world.o.wait(lambda: world.again(cut, "answered", "https"), 10, "the name answers")
+        time.sleep(TRY)  # what was under way at the cut has ended
+        since = boottime()
+        time.sleep(2.0)
+        assert world.mounted_on("MB01") != "EX02", "the bar against activation holds"
+        assert not any(at > since for at in world.times("login")), "nobody else opens that database"
+        second.rows("Resume-MailboxDatabaseCopy MB01\\EX02")
+        resumed = boottime()
+        world.o.wait(lambda: world.again(resumed, "login"), 20, "log-ins once the database came")
+        assert world.mounted_on("MB01") == "EX02"
+    finally:
+        world.o.servers[0].host.mend()
+        world.o.retry(lambda: second.rows("Resume-MailboxDatabaseCopy MB01\\EX02"))
+    world.no_two_holders()
+
+
 @pytest.mark.parametrize("round_", range(int(os.environ.get("EVERPOST_VIP_ROUNDS", "2"))))
 def test_a_frozen_holder_loses_the_address_and_claims_nothing_when_it_resumes(world: World, round_: int) -> None:
     world.at_home()
@@ -227,10 +254,13 @@ def test_a_frozen_holder_loses_the_address_and_claims_nothing_when_it_resumes(wo
     world.o.signal(frozen, signal.SIGSTOP)
     try:
         world.held("EX02", 10)
+        held = boottime()
         time.sleep(0.5)
         space = world.o.servers[0].host.space  # type: ignore[attr-defined]
         shown = subprocess.run(["ip", "-n", space, "addr"], capture_output=True, text=True, check=True).stdout
         assert ADDRESS not in shown, "the kernel ended it"
+        world.o.wait(lambda: world.again(held, "login"), 15, "log-ins, at a database that did not move")
+        assert world.mounted_on("MB01") == "EX01"
     finally:
         world.o.signal(frozen, signal.SIGCONT)
     time.sleep(1.0)
