@@ -173,8 +173,8 @@ class Host:
 
 
 class World:
-    """Both hosts keep the array as well as their lines allow. In `run`, frozen processes, lapsing and taken server tenures, bad
-    lines and orders to move come as the seed has it."""
+    """Both hosts keep the array as well as their lines allow. In `run`, frozen processes, lapsing and taken server
+    tenures, bad lines and orders to move come as the seed has it."""
 
     def __init__(self, seed: int, timing: Timing, folder: Path) -> None:
         self._chance = random.Random(seed)

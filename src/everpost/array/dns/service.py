@@ -39,7 +39,9 @@ log = logging.getLogger(__name__)
 RENEW = 0.5
 LOOK_EVERY = 0.2
 GIVE_UP = 15.0
-"""Seconds without any success in any zone after which another server shall try, and as long this one does not."""
+"""Seconds without any success in any zone after which another server shall try."""
+REST = 2.0
+"""Seconds for which this one leaves it to the others then; if none of them can, it goes on."""
 
 
 class Updater:
@@ -190,7 +192,7 @@ class Updater:
     async def _give_up(self, why: str) -> None:
         await self._write(held=False, reason=why)
         self._record = None
-        self._not_before = self._a.clock.boottime() + GIVE_UP
+        self._not_before = self._a.clock.boottime() + REST
         fact(log, "no longer keeps the DNS records", server=self._a.me, why=why)
 
     async def _write(
