@@ -62,6 +62,8 @@ class World:
         if self.holder() != name:
             self.o.retry(lambda: by.rows(f"Move-ClusterGroup CASArray -Node {name}"))
         self.held(name, 10)
+        self.ready("EX01")  # who gave it back has a new balancer, which has yet to look around
+        self.ready("EX02")
 
     def times(self, kind: str) -> list[float]:
         return [fact["at"] for fact in self.load.ledgers.facts("knock") if fact["kind"] == kind]
