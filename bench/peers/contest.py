@@ -15,9 +15,11 @@ from typing import Any
 
 from everpost.databases.processes import alive
 from everpost.lab import history
-from everpost.lab.hosts import NamespaceHost, NamespaceLab, Process, kill_all
+from everpost.lab.hosts import NamespaceHost, Process, kill_all
 from everpost.lab.load.ledger import boottime
 from everpost.lab.organisation import CommandFailed
+
+from .pair import Pair
 
 WRITER = Path(__file__).with_name("writer.py")
 SETTLE = 2.0
@@ -27,8 +29,6 @@ AWAY = 6.0
 a longer stall is seen too, for the watch runs until a row is acknowledged again."""
 PATIENCE = 120.0
 WHOLE = 240.0
-
-Say = Callable[[str], None]
 
 
 class SqlWriter:
@@ -77,19 +77,8 @@ class SqlWriter:
         self.times()
 
 
-class Contestant(abc.ABC):
+class Contestant(Pair):
     """Two servers and a witness of one system. The first server is to be active, the second passive."""
-
-    name: str
-
-    def __init__(self, lab: NamespaceLab, say: Say) -> None:
-        self.lab = lab
-        self.say = say
-
-    @property
-    @abc.abstractmethod
-    def hosts(self) -> tuple[NamespaceHost, NamespaceHost]:
-        """The two servers."""
 
     @abc.abstractmethod
     def build(self) -> SqlWriter:

@@ -19,8 +19,9 @@ from everpost.errors import EverpostError
 from everpost.lab.hosts import USER, NamespaceHost, NamespaceLab, Process
 from everpost.lab.organisation import CommandFailed
 
-from .contest import Say, wait
+from .contest import wait
 from .mailpeers import PASSWORD, MailPeer, kill_everything
+from .pair import Say
 
 PACKAGES = Path(__file__).resolve().parents[2] / "scripts" / "packages"
 IMAP, LMTP, DOVEADM = 1143, 2424, 12345

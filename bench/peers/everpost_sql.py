@@ -11,7 +11,8 @@ from everpost.lab.hosts import NamespaceHost, NamespaceLab
 from everpost.lab.leader import leader
 from everpost.lab.organisation import CommandFailed, Organisation
 
-from .contest import Contestant, Say, SqlWriter
+from .contest import Contestant, SqlWriter
+from .pair import Say
 
 DATABASE = "MB01"
 AGENT = 64326

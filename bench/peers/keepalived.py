@@ -21,7 +21,8 @@ from everpost.lab.hosts import NamespaceHost, Process, open_lab
 from everpost.lab.ledgers import Ledgers
 from everpost.lab.load.ledger import boottime
 
-from .contest import Say, wait
+from .contest import wait
+from .pair import Say
 
 HERE = Path(__file__).resolve().parent
 ADDRESS = "10.77.0.50"

@@ -17,9 +17,9 @@ from typing import Any
 from everpost.lab.hosts import NamespaceHost, NamespaceLab, Process, open_lab
 from everpost.lab.organisation import CommandFailed
 
-from .contest import Say
 from .dovecot import Dovecot
 from .mailpeers import PASSWORD, Everpost, MailPeer, kill_everything
+from .pair import Say
 
 CLIENT = Path(__file__).with_name("mailclient.py")
 USERS = 10

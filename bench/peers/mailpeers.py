@@ -13,7 +13,7 @@ from everpost.databases.processes import alive
 from everpost.lab.hosts import NamespaceHost, NamespaceLab, kill_all
 from everpost.lab.organisation import Organisation
 
-from .contest import Say
+from .pair import Pair, Say
 
 PASSWORD = "benchmark"
 DATABASE = "MB01"
@@ -26,20 +26,10 @@ def kill_everything(host: NamespaceHost) -> None:
         time.sleep(0.005)
 
 
-class MailPeer(abc.ABC):
+class MailPeer(Pair):
     """Two servers; clients use the first, until it dies."""
 
-    name: str
     ca: Path | None = None
-
-    def __init__(self, lab: NamespaceLab, say: Say) -> None:
-        self.lab = lab
-        self.say = say
-
-    @property
-    @abc.abstractmethod
-    def hosts(self) -> tuple[NamespaceHost, NamespaceHost]:
-        """The two servers."""
 
     @property
     @abc.abstractmethod

@@ -24,7 +24,8 @@ from everpost.databases import binaries
 from everpost.lab.hosts import NamespaceHost, NamespaceLab, Process
 from everpost.lab.organisation import CommandFailed
 
-from .contest import Contestant, Say, SqlWriter, wait
+from .contest import Contestant, SqlWriter, wait
+from .pair import Say
 
 HERE = Path(__file__).resolve().parent
 LOCK = HERE / "patroni.txt"

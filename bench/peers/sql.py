@@ -10,8 +10,9 @@ from typing import Any
 
 from everpost.lab.hosts import NamespaceLab, open_lab
 
-from .contest import Contest, Contestant, Result, Say
+from .contest import Contest, Contestant, Result
 from .everpost_sql import Everpost
+from .pair import Say
 from .patroni import Patroni
 
 ROWS = (

@@ -41,6 +41,11 @@ class World:
     def ready(self, name: str) -> None:
         self.o.wait(lambda: f"{name}: ready" in self.status()["Candidates"], 40, f"{name} can hold the address")
 
+    def mounted_on(self, database: str, by: int = 1) -> str | None:
+        [row] = self.o.servers[by].rows(f"Get-MailboxDatabase {database} -Status", 5.0)
+        mounted: str | None = row["MountedOnServer"]
+        return mounted
+
     def at_home(self) -> None:
         """All is well, and EX01 has the database and the address."""
         self.at(0, 1)
@@ -49,7 +54,7 @@ class World:
         """All is well, and the server at `place` has the database and the address."""
         name, by = self.o.servers[place].name, self.o.servers[other]
         self.o.wait(lambda: all(self.o.whole(one) for one in self.o.servers), 90, "whole")
-        if by.rows("Get-MailboxDatabase MB01 -Status")[0]["MountedOnServer"] != name:
+        if self.mounted_on("MB01", other) != name:
             self.o.retry(lambda: by.rows(f"Move-ActiveMailboxDatabase MB01 -ActivateOnServer {name}"))
             self.o.wait(lambda: self.o.whole(by), 60, f"whole at {name}")
         self.ready("EX01")
@@ -57,6 +62,8 @@ class World:
         if self.holder() != name:
             self.o.retry(lambda: by.rows(f"Move-ClusterGroup CASArray -Node {name}"))
         self.held(name, 10)
+        self.ready("EX01")  # who gave it back has a new balancer, which has yet to look around
+        self.ready("EX02")
 
     def times(self, kind: str) -> list[float]:
         return [fact["at"] for fact in self.load.ledgers.facts("knock") if fact["kind"] == kind]

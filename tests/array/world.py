@@ -5,13 +5,14 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from everpost.array import hold
 from everpost.array.link import Address
-from everpost.array.service import Keeper, Surroundings
+from everpost.array.service import Equipment, Keeper
+from everpost.array.surroundings import Surroundings
 from everpost.directory import keys
 from everpost.directory.cache import DirectoryCache
 from everpost.directory.interface import Entry, Event, TxnResult
@@ -141,30 +142,85 @@ class FakeBalancer:
         return {"imap/EX01": ("UP", 0, 0)}
 
 
+class Host:
+    """A server's process: its clock, its line to the directory, what it knows of the organisation. `page` is the
+    deadline and the epoch of the server's tenure."""
+
+    def __init__(self, name: str, directory: MemoryDirectory, chance: random.Random, timing: Timing) -> None:
+        self.frozen = Frozen()
+        self.line = HostLine(directory, chance, self.frozen)
+        self.clock = HostClock(chance.uniform(1, 1e6), chance.uniform(1 - timing.drift, 1 + timing.drift), self.frozen)
+        self.organization = OrganizationView()
+        self.page = [self.clock.boottime() + 1e9, 1.0]
+        self.cache = DirectoryCache(self.line, keys.ROOT, on_change=self._on_change)
+        self.changed: Callable[[str, Entry | None], None] = lambda key, entry: None
+        """Told of every change, once somebody wants to be."""
+        self.around = Surroundings(
+            me=name,
+            instance=f"one life of {name}",
+            directory=self.line,
+            clock=self.clock,
+            organization=self.organization,
+            timing=timing,
+            entry=self.cache.get,
+            learn=self.cache.learn,
+            page=lambda: (self.page[0], int(self.page[1])),
+        )
+
+    def _on_change(self, key: str, entry: Entry | None) -> None:
+        self.organization.apply(key, entry)
+        self.changed(key, entry)
+
+
 class World:
-    """Both hosts keep the array as well as their lines allow. `frozen` processes, lapsing and taken server tenures, bad
-    lines and orders to move come as the seed has it."""
+    """Both hosts keep the array as well as their lines allow. In `run`, frozen processes, lapsing and taken server
+    tenures, bad lines and orders to move come as the seed has it."""
 
     def __init__(self, seed: int, timing: Timing, folder: Path) -> None:
         self._chance = random.Random(seed)
         self._timing = timing
         self._folder = folder
         self.network = Network()
-        self._directory = MemoryDirectory()
+        self.directory = MemoryDirectory()
+        self.hosts: dict[str, Host] = {}
         self._tasks: list[asyncio.Task[None]] = []
         self._keepers: list[Keeper] = []
 
     async def run(self, seconds: float) -> None:
-        await self._documents()
+        await self.start()
         for name in HOSTS:
-            self._tasks.append(asyncio.create_task(self._host(name)))
+            self._tasks.append(asyncio.create_task(self._trouble(name)))
         self._tasks.append(asyncio.create_task(self._orders()))
         await asyncio.sleep(seconds)
         for keeper in self._keepers:
             error = keeper.failed()
             assert error is None, error
-        for task in self._tasks[:3]:
+        for task in self._tasks:
             assert not task.done(), task.exception()
+
+    async def start(self) -> None:
+        """Both hosts keep the array, over lines that lose nothing."""
+        await self._documents()
+        for name in HOSTS:
+            self.hosts[name] = Host(name, self.directory, self._chance, self._timing)
+            await self._keep(self.hosts[name])
+
+    async def _keep(self, host: Host) -> None:
+        host.line.bad = 0.0
+        self._tasks.append(asyncio.create_task(host.cache.run()))
+        await host.cache.wait_synced()
+        equipment = Equipment(
+            folder=self._folder,
+            links=lambda: FakeLinks(host.around.me, self.network),  # type: ignore[arg-type, return-value]
+            announcer=lambda index: FakeAnnouncer(host.clock),  # type: ignore[arg-type, return-value]
+            balancer=lambda folder: FakeBalancer(),  # type: ignore[arg-type, return-value]
+        )
+        keeper = Keeper("A", host.around, equipment)
+        self._keepers.append(keeper)
+        host.changed = keeper.changed
+        for entry in host.cache.list(keys.ROOT):
+            keeper.changed(entry.key, entry)
+        keeper.start()
 
     async def _documents(self) -> None:
         puts: dict[str, bytes | None] = {keys.client_access_array("A"): encode(ARRAY)}
@@ -178,82 +234,47 @@ class World:
             )
             puts[keys.server(name)] = encode(server)
             puts[keys.fence(name)] = encode(self._fence(name, 1, TenureState.UP))
-        await self._directory.txn({}, puts)
+        await self.directory.txn({}, puts)
 
     @staticmethod
     def _fence(name: str, epoch: int, state: TenureState) -> FencingRecord:
         return FencingRecord(server=name, instance="w", epoch=epoch, state=state)
 
-    async def _host(self, name: str) -> None:
-        frozen = Frozen()
-        line = HostLine(self._directory, self._chance, frozen)
-        drift = self._timing.drift
-        clock = HostClock(self._chance.uniform(1, 1e6), self._chance.uniform(1 - drift, 1 + drift), frozen)
-        organization = OrganizationView()
-        page = [clock.boottime() + 1e9, 1.0]
-        keeper: Keeper | None = None
-
-        def changed(key: str, entry: Entry | None) -> None:
-            organization.apply(key, entry)
-            if keeper is not None:
-                keeper.changed(key, entry)
-
-        cache = DirectoryCache(line, keys.ROOT, on_change=changed)
-        self._tasks.append(asyncio.create_task(cache.run()))
-        await cache.wait_synced()
-        around = Surroundings(
-            me=name,
-            directory=line,
-            clock=clock,
-            organization=organization,
-            timing=self._timing,
-            entry=cache.get,
-            learn=cache.learn,
-            page=lambda: (page[0], int(page[1])),
-            instance=f"one life of {name}",
-            folder=self._folder,
-            links=lambda: FakeLinks(name, self.network),  # type: ignore[arg-type, return-value]
-            announcer=lambda index: FakeAnnouncer(clock),  # type: ignore[arg-type, return-value]
-            balancer=lambda folder: FakeBalancer(),  # type: ignore[arg-type, return-value]
-        )
-        keeper = Keeper("A", around)
-        self._keepers.append(keeper)
-        for entry in cache.list(keys.ARRAYS):
-            keeper.changed(entry.key, entry)
-        keeper.start()
+    async def _trouble(self, name: str) -> None:
+        host = self.hosts[name]
         while True:
-            line.bad = self._chance.choice((0.02, 0.05, 0.4, 0.97))
+            host.line.bad = self._chance.choice((0.02, 0.05, 0.4, 0.97))
             await asyncio.sleep(self._chance.uniform(0.5, 6.0))
             what = self._chance.random()
             if what < 0.3:
-                frozen.until = now() + self._chance.uniform(0.1, 6.0)
+                host.frozen.until = now() + self._chance.uniform(0.1, 6.0)
             elif what < 0.5:
-                await self._lose_server_tenure(name, clock, page)
+                await self._lose_server_tenure(name, host)
 
-    async def _lose_server_tenure(self, name: str, clock: HostClock, page: list[float]) -> None:
+    async def _lose_server_tenure(self, name: str, host: Host) -> None:
         """As an agent that was silent: the page runs out, the fence is taken TAKE after the last renewal, and later a
         new tenure begins."""
-        page[0] = clock.boottime() + self._timing.hold
+        host.page[0] = host.clock.boottime() + self._timing.hold
         await asyncio.sleep(self._timing.take * 1.01)
         key = keys.fence(name)
-        entry = await self._directory.get(key)
+        entry = await self.directory.get(key)
         assert entry is not None
         epoch = decode(FencingRecord, entry.value).epoch
-        await self._directory.txn({}, {key: encode(self._fence(name, epoch + 1, TenureState.TAKEN))})
+        await self.directory.txn({}, {key: encode(self._fence(name, epoch + 1, TenureState.TAKEN))})
         await asyncio.sleep(self._chance.uniform(0.0, 1.0))
-        await self._directory.txn({}, {key: encode(self._fence(name, epoch + 2, TenureState.UP))})
-        page[1] = epoch + 2
-        page[0] = clock.boottime() + 1e9
+        await self.directory.txn({}, {key: encode(self._fence(name, epoch + 2, TenureState.UP))})
+        host.page[1] = epoch + 2
+        host.page[0] = host.clock.boottime() + 1e9
 
     async def _orders(self) -> None:
         while True:
             await asyncio.sleep(self._chance.uniform(3.0, 20.0))
-            entry = await self._directory.get(keys.array_holder("A"))
+            entry = await self.directory.get(keys.array_holder("A"))
             if entry is not None:
                 record = decode(HolderRecord, entry.value)
                 order = MoveOrder(target=self._chance.choice(HOSTS), epoch=record.epoch)
                 try:
-                    await self._directory.txn({}, {keys.array_order("A"): encode(order)})
+                    await self.directory.txn({}, {keys.array_order("A"): encode(order)})
                 except EverpostError:
                     continue
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from everpost.cli.main import to_line
+from everpost.cli.main import _interactive, to_line
 from everpost.errors import Refused
 from everpost.manage import cmdlets, parse, registry, render
 
@@ -38,6 +40,25 @@ def one(line: str) -> parse.Call:
 def test_lines_as_administrators_type_them(line: str, name: str, positional: list[object], named: object) -> None:
     call = one(line)
     assert (call.name, call.positional, call.named) == (name, positional, named)
+
+
+def test_a_backtick_joins_lines() -> None:
+    call = one("New-X -Name A `\n    -IP 10.77.0.50 `  \r\n -Gateway 10.77.0.1 `")
+    assert not call.positional and call.named == {"Name": "A", "IP": "10.77.0.50", "Gateway": "10.77.0.1"}
+    assert one("X -A:'a`b' c`d `e").positional == ["c`d", "`e"], "within a line it is a sign like any other"
+
+
+def test_several_lines_are_typed_as_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    typed = iter(["Get-X `", "  -Status", "", "exit"])
+    monkeypatch.setattr("builtins.input", lambda prompt: next(typed))
+    told: list[str] = []
+
+    async def run(socket: Path, line: str) -> int:
+        told.append(line)
+        return 0
+
+    monkeypatch.setattr("everpost.manage.client.run", run)
+    assert _interactive(Path("/nowhere")) == 0 and told == ["Get-X `\n  -Status"]
 
 
 def test_pipelines_and_statements() -> None:

@@ -19,16 +19,16 @@ from everpost.array.hold import Hold as Tenure
 from everpost.array.hold import read as read_holder
 from everpost.array.link import Address, Links
 from everpost.array.membership import members, owners
-from everpost.clock import Clock
+from everpost.array.surroundings import Surroundings
 from everpost.directory import keys
-from everpost.directory.interface import Directory, Entry
-from everpost.directory.schema import OrganizationView, decode, encode
+from everpost.directory.interface import Entry
+from everpost.directory.schema import decode, encode
 from everpost.directory.timers import Timers
 from everpost.errors import EverpostError
 from everpost.log import fact
 from everpost.model.array import ClientAccessArray, HolderRecord, HolderState, MoveOrder, Statement
 from everpost.model.server import Server
-from everpost.model.tenure import FencingRecord, TenureState, Timing
+from everpost.model.tenure import FencingRecord, TenureState
 
 log = logging.getLogger(__name__)
 
@@ -48,20 +48,10 @@ TELL_PAUSE = 0.15
 """Seconds from a new holder's record until its address is up."""
 
 
-@dataclass(frozen=True)
-class Surroundings:
-    """What every array of a server works with. `entry` and `learn` are the directory's cache; `page` gives the
-    deadline and the epoch of the server's own tenure; the last three are this host's network and balancer."""
+@dataclass(frozen=True, kw_only=True)
+class Equipment:
+    """This host's network and balancer; `folder` is where the balancer's files lie."""
 
-    me: str
-    directory: Directory
-    clock: Clock
-    organization: OrganizationView
-    timing: Timing
-    entry: Callable[[str], Entry | None]
-    learn: Callable[[Entry], None]
-    page: Callable[[], tuple[float, int]]
-    instance: str
     folder: Path
     links: Callable[[], Links] = Links
     announcer: Callable[[int], Announcer] = Announcer
@@ -78,12 +68,13 @@ def _folder_name(array: str) -> str:
 class Keeper:
     """The array `name` on this server."""
 
-    def __init__(self, name: str, around: Surroundings) -> None:
+    def __init__(self, name: str, around: Surroundings, equipment: Equipment) -> None:
         self.name = name
         self._a = around
-        self._links = around.links()
-        self._haproxy = around.balancer(around.folder / _folder_name(name))
-        self._checks = around.checks(self._members) if around.checks is not None else None
+        self._announcer = equipment.announcer
+        self._links = equipment.links()
+        self._haproxy = equipment.balancer(equipment.folder / _folder_name(name))
+        self._checks = equipment.checks(self._members) if equipment.checks is not None else None
         self._tenure = Tenure(
             around.directory,
             around.clock,
@@ -386,7 +377,7 @@ class Keeper:
                 revisions[keys.array_beat(self.name)] = beat
             else:
                 return  # a beat came since this was decided
-        announcer = self._a.announcer(index)
+        announcer = self._announcer(index)
         if record is None:
             owner = await announcer.conflict(address, DETECTION, 3)
             if owner is not None:
@@ -420,7 +411,7 @@ class Keeper:
         if address is None or index is None:
             return
         if not checked:
-            owner = await self._a.announcer(index).conflict(address, DETECTION_AT_TAKEOVER)
+            owner = await self._announcer(index).conflict(address, DETECTION_AT_TAKEOVER)
             if owner is not None:
                 self._conflict(address, owner)
                 await self._tenure.give_back("", f"{owner} has {address} too")
@@ -449,7 +440,7 @@ class Keeper:
     def _announce(self, now: float) -> None:
         assert self._up is not None
         address, index = self._up
-        self._a.announcer(index).announce(address)
+        self._announcer(index).announce(address)
         self._announced += 1
         early = ANNOUNCE[self._announced] - ANNOUNCE[self._announced - 1] if self._announced < len(ANNOUNCE) else None
         self._announce_at = now + (early if early is not None else ANNOUNCE_EVERY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import os
@@ -30,6 +31,8 @@ log = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 _OPEN_PATHS = ("/v1/join", "/v1/authority")
 """What a host without a certificate may ask."""
+SHUTDOWN = 1.0
+"""Seconds; aiohttp's own 60 would keep an agent that failed from being started again."""
 
 
 class _Context:
@@ -116,15 +119,15 @@ class AgentApi:
             fact(log, "not listening", level=logging.WARNING, at=site.name, why=str(error))
 
     async def _runner(self, app: web.Application) -> web.AppRunner:
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN)
         await runner.setup()
         self._runners.append(runner)
         return runner
 
     async def stop(self) -> None:
-        """Close both."""
-        for runner in self._runners:
-            await runner.cleanup()
+        """Close all, at the same time: a handler that does not end is waited for SHUTDOWN seconds, then cancelled and
+        waited for as long again."""
+        await asyncio.gather(*(runner.cleanup() for runner in self._runners))
 
     async def _ping(self, request: web.Request) -> web.Response:
         settings = self._agent.settings

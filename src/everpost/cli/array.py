@@ -10,9 +10,10 @@ from pathlib import Path
 
 from everpost.array import gateway
 from everpost.array.checks import Around, LoginChecks
-from everpost.array.dns import service as dns
+from everpost.array.dns.service import Updater
 from everpost.array.link import Links
-from everpost.array.service import Keeper, Surroundings
+from everpost.array.service import Equipment, Keeper
+from everpost.array.surroundings import Surroundings
 from everpost.cli import wiring
 from everpost.cli.role import shared_page
 from everpost.clock import SystemClock
@@ -42,26 +43,10 @@ class Arrays:
         self.watching = wiring.open_directory(settings)
         self._organization = OrganizationView()
         self._keepers: dict[str, Keeper] = {}
-        instance, clock = uuid.uuid4().hex, SystemClock()
-        self.dns = dns.Updater(
-            dns.Surroundings(
-                me=settings.name,
-                instance=instance,
-                directory=self.directory,
-                clock=clock,
-                organization=self._organization,
-                timing=settings.timing,
-                entry=self._entry,
-                learn=self._learn,
-                page=lambda: (page.deadline, page.epoch),
-                data_dir=settings.data_dir,
-            )
-        )
-        self.caches = [DirectoryCache(self.watching, prefix, on_change=self._on_change) for prefix in WATCHED]
-        # Connections of their own as well: a log-in check that makes a mailbox delays no beat.
-        checked = Around(self.watching, self._organization, clock)
+        clock = SystemClock()
         self._around = Surroundings(
             me=settings.name,
+            instance=uuid.uuid4().hex,
             directory=self.directory,
             clock=clock,
             organization=self._organization,
@@ -69,9 +54,13 @@ class Arrays:
             entry=self._entry,
             learn=self._learn,
             page=lambda: (page.deadline, page.epoch),
-            instance=instance,
-            folder=settings.data_dir / "array",
-            checks=lambda members: LoginChecks(checked, members),
+        )
+        self.dns = Updater(self._around, settings.data_dir)
+        self.caches = [DirectoryCache(self.watching, prefix, on_change=self._on_change) for prefix in WATCHED]
+        # Connections of their own as well: a log-in check that makes a mailbox delays no beat.
+        checked = Around(self.watching, self._organization, clock)
+        self._equipment = Equipment(
+            folder=settings.data_dir / "array", checks=lambda members: LoginChecks(checked, members)
         )
 
     def _cache(self, key: str) -> DirectoryCache:
@@ -128,7 +117,7 @@ class Arrays:
         for name in [name for name in self._keepers if name not in wanted]:
             await self._keepers.pop(name).stop()
         for name in wanted - self._keepers.keys():
-            keeper = Keeper(name, self._around)
+            keeper = Keeper(name, self._around, self._equipment)
             self._keepers[name] = keeper
             for prefix in (keys.ARRAYS + name + "/", keys.TENURES):
                 for entry in self._cache(prefix).list(prefix):

@@ -82,6 +82,8 @@ def _interactive(socket: Path) -> int:
     while True:
         try:
             line = input("[EP]> " if sys.stdin.isatty() else "")
+            while line.rstrip().endswith("`"):
+                line += "\n" + input(">> " if sys.stdin.isatty() else "")
         except EOFError:
             return status
         except KeyboardInterrupt:

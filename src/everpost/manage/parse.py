@@ -1,7 +1,7 @@
 """The shell's language: Verb-Noun with -Parameters, quotes, lists, switches, and pipes (spec 9.1). Pure.
 
 What is copied from a web page works: curly quotes count as straight ones, en and em dashes as hyphens, non-breaking
-spaces as spaces.
+spaces as spaces, and a backtick at the end of a line joins it to the next one.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def tokens(line: str) -> list[Token]:
     at = 0
     while at < len(line):
         ch = line[at]
-        if ch in " \t\r\n":
+        if ch in " \t\r\n" or (ch == "`" and not line[at + 1 :].partition("\n")[0].strip()):
             at += 1
         elif ch == "#":
             break

@@ -138,7 +138,7 @@ class ProxiedSockets:
                 client = proxy.source(fixed, await _exactly(accepted, proxy.length(fixed)))
             await self._begin(accepted, client or balancer)
         except (OSError, TimeoutError, EOFError) as error:
-            log.info("a connection of the balancer at %s was dropped: %s", balancer, error or type(error).__name__)
+            log.info("a connection of the balancer at %s was dropped: %s", balancer, str(error) or type(error).__name__)
             accepted.close()
 
     def stop(self) -> None:

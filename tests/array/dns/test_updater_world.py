@@ -79,3 +79,26 @@ def test_a_dead_server_leaves_and_comes_back_within_seconds(tmp_path: Path) -> N
         assert world.well() == [] and NAME in world.zone.names
 
     simulate(check())
+
+
+@pytest.mark.parametrize("able", [("EX01", "EX02"), ("EX01",)], ids=" or ".join)
+@pytest.mark.parametrize("outage", [1.0, 6.0, 14.0, 16.5, 40.0])
+def test_what_changed_is_there_soon_after_the_DNS_server_is_back(
+    outage: float, able: tuple[str, ...], tmp_path: Path
+) -> None:
+    world = World(1, tmp_path, able)
+
+    async def check() -> None:
+        await world.start()
+        await world.calm()
+        await _until(world, set(HOSTS.values()), 15.0)
+        await asyncio.sleep(10.0)
+        world.zone.silent = True
+        world.dead["EX02"] = "IMAP does not answer"
+        await asyncio.sleep(outage)
+        assert set(world.published()) == set(HOSTS.values())
+        world.zone.silent = False
+        await _until(world, {HOSTS["EX01"]}, 5.0)
+        assert world.well() == []
+
+    simulate(check())

@@ -5,25 +5,24 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 from everpost.array.dns.client import DnsTrouble, Outdated, Taken
 from everpost.array.dns.plan import Change, Seen
 from everpost.array.dns.records import RecordSet
-from everpost.array.dns.service import Surroundings, Updater
+from everpost.array.dns.service import Updater
 from everpost.clock import Clock
 from everpost.directory import keys
-from everpost.directory.cache import DirectoryCache
-from everpost.directory.interface import Entry
 from everpost.directory.memory import MemoryDirectory
-from everpost.directory.schema import GenerationDocument, OrganizationDocument, OrganizationView, encode
+from everpost.directory.schema import GenerationDocument, OrganizationDocument, encode
 from everpost.model.array import ClientAccessArray
 from everpost.model.dns import DnsMode, DnsZone
 from everpost.model.server import Role, Server
 from everpost.model.tenure import FencingRecord, TenureState, Timing
 from tests.array.dns.servers import KEY
-from tests.array.world import Frozen, HostClock, HostLine
+from tests.array.world import Frozen, Host, HostLine
 
 NAME = "a.contoso.com"
 HOSTS = {"EX01": "192.0.2.11", "EX02": "192.0.2.12"}
@@ -40,6 +39,7 @@ class FakeZone:
         }
         self.violations: list[str] = []
         self.marks_count = True
+        self.silent = False
         self.updates = 0
         self._highest: dict[str, tuple[int, int]] = {}
 
@@ -92,7 +92,7 @@ class FakeClient:
     async def _travel(self) -> None:
         await asyncio.sleep(self._chance.uniform(0.001, 0.05))
         await self._frozen.thaw()
-        if self._chance.random() < self._bad[0]:
+        if self._zone.silent or self._chance.random() < self._bad[0]:
             await self._lost()
 
     async def _lost(self) -> None:
@@ -115,9 +115,10 @@ class FakeProbe:
 
 
 class World:
-    """`run` is wild for that long; `calm` ends all trouble."""
+    """`calm` ends all trouble. `able`: the hosts that have the TSIG key."""
 
-    def __init__(self, seed: int, folder: Path) -> None:
+    def __init__(self, seed: int, folder: Path, able: Collection[str] = HOSTS) -> None:
+        self._able = able
         self._chance = random.Random(seed)
         self._folder = folder
         self._directory = MemoryDirectory()
@@ -148,46 +149,27 @@ class World:
             await self._host(name)
 
     async def _host(self, name: str) -> None:
-        frozen, bad = Frozen(), [0.0]
-        line = HostLine(self._directory, self._chance, frozen)
-        line.bad = 0.0
-        self._lines.append((line, frozen, bad))
-        clock = HostClock(self._chance.uniform(1, 1e6), self._chance.uniform(0.999, 1.001), frozen)
-        organization = OrganizationView()
-        updater: Updater | None = None
-
-        def changed(key: str, entry: Entry | None) -> None:
-            organization.apply(key, entry)
-            if updater is not None:
-                updater.changed(key, entry)
-
-        cache = DirectoryCache(line, keys.ROOT, on_change=changed)
+        host, bad = Host(name, self._directory, self._chance, Timing()), [0.0]
+        host.line.bad = 0.0
+        self._lines.append((host.line, host.frozen, bad))
 
         def client(server: str, zone: str, key: object) -> FakeClient:
-            return FakeClient(self.zone, self._chance, frozen, bad)
+            return FakeClient(self.zone, self._chance, host.frozen, bad)
 
         def probe(server: Server, _: Clock) -> FakeProbe:
             return FakeProbe(server, self.dead)
 
-        around = Surroundings(
-            me=name,
-            instance=f"one life of {name}",
-            directory=line,
-            clock=clock,
-            organization=organization,
-            timing=Timing(),
-            entry=cache.get,
-            learn=cache.learn,
-            page=lambda: (clock.boottime() + 1e9, 1),
-            data_dir=self._folder,
+        updater = Updater(
+            host.around,
+            self._folder if name in self._able else self._folder / "no key here",
             probe=probe,  # type: ignore[arg-type]
             client=client,  # type: ignore[arg-type]
         )
-        updater = Updater(around)
+        host.changed = updater.changed
         self.updaters.append(updater)
-        self._tasks += [asyncio.create_task(cache.run()), asyncio.create_task(updater.run())]
-        await cache.wait_synced()
-        self._wild.append(asyncio.create_task(self._trouble(name, line, frozen, bad)))
+        self._tasks += [asyncio.create_task(host.cache.run()), asyncio.create_task(updater.run())]
+        await host.cache.wait_synced()
+        self._wild.append(asyncio.create_task(self._trouble(name, host.line, host.frozen, bad)))
 
     async def _trouble(self, name: str, line: HostLine, frozen: Frozen, bad: list[float]) -> None:
         while True:

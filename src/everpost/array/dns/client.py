@@ -51,7 +51,7 @@ def endpoint(text: str) -> tuple[str, int]:
     except ValueError:
         raise Refused(f"{text} is not an address.", remedy="Name one such as 192.0.2.53 or 192.0.2.53:5353.") from None
     if not port.isdigit() or not 0 < int(port) < 65536:
-        raise Refused(f"{text} has no port from 1 to 65535.")
+        raise Refused(f"{text} has no port from 1 to 65535.", remedy="Name one such as 192.0.2.53:5353.")
     return host, int(port)
 
 

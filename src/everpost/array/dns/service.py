@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -22,50 +21,42 @@ from everpost.array.dns.probe import Probe
 from everpost.array.dns.records import desired, members, zone_of
 from everpost.array.dns.rotation import Look, Rotation
 from everpost.array.dns.zone import UpdaterReplaced, ZoneKeeper
+from everpost.array.surroundings import Surroundings
 from everpost.clock import Clock
 from everpost.directory import keys
-from everpost.directory.interface import Directory, Entry
-from everpost.directory.schema import OrganizationView, decode, encode
+from everpost.directory.interface import Entry
+from everpost.directory.schema import decode, encode
 from everpost.directory.timers import Timers
 from everpost.errors import EverpostError, OutcomeUnknown, Refused, Unavailable
 from everpost.log import fact
 from everpost.model.array import ClientAccessArray
 from everpost.model.dns import DnsMode, DnsUpdater, ZoneStatus
 from everpost.model.server import Server
-from everpost.model.tenure import FencingRecord, TenureState, Timing
+from everpost.model.tenure import FencingRecord, TenureState
 
 log = logging.getLogger(__name__)
 
 RENEW = 0.5
 LOOK_EVERY = 0.2
 GIVE_UP = 15.0
-"""Seconds without any success in any zone after which another server shall try, and as long this one does not."""
-
-
-@dataclass(frozen=True)
-class Surroundings:
-    """What the updater works with. `entry` and `learn` are the directory's cache; `page` gives the deadline and the
-    epoch of this server's own tenure; `instance` is the life of this process."""
-
-    me: str
-    instance: str
-    directory: Directory
-    clock: Clock
-    organization: OrganizationView
-    timing: Timing
-    entry: Callable[[str], Entry | None]
-    learn: Callable[[Entry], None]
-    page: Callable[[], tuple[float, int]]
-    data_dir: Path
-    probe: Callable[[Server, Clock], Probe] = Probe
-    client: Callable[[str, str, keyfile.Key], Client] = Client
+"""Seconds without any success in any zone after which another server shall try."""
+REST = 2.0
+"""Seconds for which this one leaves it to the others then; if none of them can, it goes on."""
 
 
 class Updater:
-    """The updater of one server: stands by, or keeps the records."""
+    """The updater of one server: stands by, or keeps the records. The TSIG keys lie in `data_dir`."""
 
-    def __init__(self, around: Surroundings) -> None:
+    def __init__(
+        self,
+        around: Surroundings,
+        data_dir: Path,
+        *,
+        probe: Callable[[Server, Clock], Probe] = Probe,
+        client: Callable[[str, str, keyfile.Key], Client] = Client,
+    ) -> None:
         self._a = around
+        self._data_dir, self._probe_of, self._client = data_dir, probe, client
         self._timers = Timers(around.timing)
         self._writing = asyncio.Lock()
         self._record: DnsUpdater | None = None
@@ -145,7 +136,7 @@ class Updater:
         """Whether there is a key for any zone; a server without one leaves it to the others."""
         for zone in self._a.organization.dns_zones.values():
             try:
-                keyfile.read(self._a.data_dir / zone.key_file)
+                keyfile.read(self._data_dir / zone.key_file)
             except Refused:
                 continue
             return True
@@ -201,7 +192,7 @@ class Updater:
     async def _give_up(self, why: str) -> None:
         await self._write(held=False, reason=why)
         self._record = None
-        self._not_before = self._a.clock.boottime() + GIVE_UP
+        self._not_before = self._a.clock.boottime() + REST
         fact(log, "no longer keeps the DNS records", server=self._a.me, why=why)
 
     async def _write(
@@ -292,7 +283,7 @@ class Updater:
                 task.cancel()
                 del self._probes[name]
         for name in sorted(wanted.keys() - self._probes.keys()):
-            probe = self._a.probe(wanted[name], self._a.clock)
+            probe = self._probe_of(wanted[name], self._a.clock)
             self._probes[name] = (probe, asyncio.create_task(probe.run()))
 
     def _rotate(self, array: ClientAccessArray) -> None:
@@ -335,9 +326,9 @@ class Updater:
             self._keepers[name] = ZoneKeeper(
                 before,
                 clock=self._a.clock,
-                data_dir=self._a.data_dir,
+                data_dir=self._data_dir,
                 remember=self._remember,
-                client=self._a.client,
+                client=self._client,
             )
         zones = list(self._a.organization.dns_zones.values())
         everything = desired(self._a.organization, self._addresses, zones)

@@ -36,7 +36,10 @@ VERIFY_EVERY = 30.0
 """Seconds between looks at each of our names, which somebody may have changed by hand."""
 AVOID = 30.0
 """Seconds for which a server that did not answer is asked last."""
+SILENT_AGAIN = 1.0
+"""Seconds until a server that was silent is asked again: soon after it is back it shall hold what changed meanwhile."""
 BACKOFF, BACKOFF_AT_MOST = 0.5, 15.0
+"""Of what only an administrator can mend."""
 EVERY_KIND = ("A", "AAAA", "CNAME", "SRV", "MX")
 LONG = 0.5
 """Seconds after which the wishes are asked for anew, between two names."""
@@ -108,7 +111,9 @@ class ZoneKeeper:
             done = await self._keep(settings, list(wanted), set(untouched), organization, token)
         except (DnsTrouble, Refused) as error:
             self._failures += 1
-            self._again_at = self._clock.boottime() + min(BACKOFF * 2 ** min(self._failures, 10), BACKOFF_AT_MOST)
+            pause = min(BACKOFF * 2 ** min(self._failures, 10), BACKOFF_AT_MOST)
+            silent = isinstance(error, DnsTrouble) and error.retry
+            self._again_at = self._clock.boottime() + (SILENT_AGAIN if silent else pause)
             self._stale(error)
             return True
         if not done:

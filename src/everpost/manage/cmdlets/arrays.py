@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import re
 import uuid
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
-from everpost.array import gateway
-from everpost.array.dns.records import zone_of
 from everpost.array.membership import members, owners
 from everpost.directory import keys
 from everpost.directory.schema import decode, encode
 from everpost.errors import AlreadyExists, Refused, Unavailable
 from everpost.manage import registry
+from everpost.manage.cmdlets.arraysettings import free_fqdn, member, settings
 from everpost.manage.cmdlets.change import look_up, seen, write
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
-from everpost.manage.timespan import seconds as span_seconds
-from everpost.model.array import Affinity, ClientAccessArray, HolderRecord, HolderState, MoveOrder, Statement
+from everpost.model.array import ClientAccessArray, HolderRecord, HolderState, MoveOrder, Statement
 from everpost.model.dns import DnsMode
 
 MOVE_LIMIT = 10.0
 """Seconds that a move waits for the new holder."""
 COLUMNS = ("Name", "Site", "Fqdn", "Members")
 GROUP_COLUMNS = ("Name", "OwnerNode", "State", "IP")
-_FQDN = re.compile(
-    r"(?=.{1,255}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
-)
 
 
 def _array(context: CommandContext, name: str) -> ClientAccessArray:
@@ -40,17 +34,14 @@ def _array(context: CommandContext, name: str) -> ClientAccessArray:
     return look_up(named, name, "client access array", "Get-ClientAccessArray")
 
 
-def _fqdn(text: str) -> str:
-    if not _FQDN.fullmatch(text):
-        raise Refused(f"{text} is not a full host name.", remedy="Name one such as casarray.contoso.com.")
-    return text.lower()
-
-
 def _site(context: CommandContext, name: str) -> str:
     sites = {one.site.lower(): one.site for one in context.organization.servers.values()}
     found = sites.get(name.lower())
     if found is None:
-        raise Refused(f"No server is in the site {name}.", remedy=f"There is {', '.join(sorted(sites.values()))}.")
+        raise Refused(
+            f"No server is in the site {name}.",
+            remedy=f"Name another one by -Site: {', '.join(sorted(sites.values()))}.",
+        )
     return found
 
 
@@ -71,13 +62,14 @@ def _free_site(context: CommandContext, name: str, *, of: ClientAccessArray | No
     other = context.organization.array_of(place)
     if other is not None and (of is None or other.key != of.key):
         raise AlreadyExists(
-            f"The site {place} has the array {other.name} already.", remedy="There is one for each site (spec 6.2)."
+            f"The site {place} has the array {other.name} already, and there is one for each site.",
+            remedy=f"Set-ClientAccessArray {other.name} changes it.",
         )
     return place
 
 
 def _all_arrays(context: CommandContext) -> dict[str, int]:
-    """Guards against another command that gives an array the same name at this moment."""
+    """Guards against another command that gives an array the same name or FQDN at this moment."""
     found = [keys.client_access_array(one.key) for one in context.organization.arrays.values()]
     return {key: context.organization.revision(key) for key in found}
 
@@ -94,74 +86,6 @@ def _moved(context: CommandContext, array: ClientAccessArray, site: str) -> Clie
         drained=tuple(one for one in array.drained if one in there),
         weights={one: weight for one, weight in array.weights.items() if one in there},
     )
-
-
-def _settings(context: CommandContext, before: ClientAccessArray, given: Mapping[str, Any]) -> ClientAccessArray:
-    """`before` with what was given; refuses what cannot be."""
-    changes = {name: value for name, value in given.items() if value is not None}
-    for name in ("ip", "gateway"):
-        text = str(changes.get(name, ""))
-        if text and gateway.parse(text) is None:
-            raise Refused(f"{text} is not an address.", remedy="Name one such as 10.77.0.50.")
-    for name in ("hostname", "drained"):
-        if name in changes:
-            wanted = tuple(str(one) for one in changes[name] if one)
-            changes[name] = tuple(_member(context, before, one) for one in wanted)
-    if "weights" in changes:
-        changes["weights"] = dict(_weight(context, before, str(one)) for one in changes["weights"] if one)
-    if "limit" in changes and not 1 <= int(str(changes["limit"])) <= 1000:
-        raise Refused("-Limit is a number of probes from 1 to 1000.")
-    if "probe_interval" in changes:
-        changes["probe_interval"] = _seconds("-ProbeInterval", str(changes["probe_interval"]), 0.05, 10.0)
-    if "failback" in changes:
-        changes["failback"] = _seconds("-AutoFailbackDelay", str(changes["failback"]), 0.0, 86400.0)
-    if "dns_mode" in changes:
-        text = str(changes["dns_mode"])
-        mode = next((one for one in DnsMode if one.value.lower() == text.lower()), None)
-        if mode is None:
-            raise Refused(f"-DnsMode is {', '.join(one.value for one in DnsMode)}, not {text}.")
-        changes["dns_mode"] = mode
-    if "affinity" in changes:
-        text = str(changes["affinity"])
-        found = next((one for one in Affinity if one.value.lower() == text.lower()), None)
-        if found is None:
-            raise Refused(f"-Affinity is {', '.join(one.value for one in Affinity)}, not {text}.")
-        changes["affinity"] = found
-    after = msgspec.structs.replace(before, **changes)
-    zones = context.organization.dns_zones.values()
-    if "dns_mode" in changes and after.dns_mode is DnsMode.ROUND_ROBIN and zone_of(after.fqdn, zones) is None:
-        context.warning(f"Nothing keeps {after.fqdn} in DNS yet: Set-DnsUpdate names the zone and its server.")
-    own = {server.address for server in context.organization.servers.values()}
-    if after.ip in own:
-        raise Refused(f"{after.ip} is the address of a server.", remedy="Name one that nobody has.")
-    clash = next((one for one in context.organization.arrays.values() if after.ip and one.ip == after.ip), None)
-    if clash is not None and clash.key != after.key:
-        raise Refused(f"{after.ip} is the address of {clash.name}.", remedy="Name one that nobody has.")
-    return after
-
-
-def _seconds(name: str, text: str, least: float, most: float) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = span_seconds(text, name)
-    if not least <= value <= most:
-        raise Refused(f"{name} is {least:g} to {most:g} seconds.")
-    return value
-
-
-def _member(context: CommandContext, array: ClientAccessArray, name: str) -> str:
-    server = look_up(context.organization.servers, name, "server", "Get-ExchangeServer")
-    if server.name not in {one.name for one in members(context.organization, array)}:
-        raise Refused(f"{server.name} is not a client access server of the site {array.site}.")
-    return server.name
-
-
-def _weight(context: CommandContext, array: ClientAccessArray, text: str) -> tuple[str, int]:
-    name, _, number = text.partition("=")
-    if not number.isdigit() or not 1 <= int(number) <= 100:
-        raise Refused(f"{text} is not a weight.", remedy="Name a server and a number from 1 to 100, such as EX01=50.")
-    return _member(context, array, name), int(number)
 
 
 @registry.command("New-ClientAccessArray", columns=COLUMNS)
@@ -189,8 +113,8 @@ async def new_client_access_array(
     -DnsMode RoundRobin: the name resolves to all servers that are well instead (Set-DnsUpdate keeps it so).
     """
     if not fqdn:
-        raise Refused("New-ClientAccessArray needs -Fqdn.")
-    full = _fqdn(fqdn)
+        raise Refused("New-ClientAccessArray needs -Fqdn.", remedy="Name one such as -Fqdn casarray.contoso.com.")
+    full = free_fqdn(context, fqdn)
     chosen = _free_name(context, name or full.partition(".")[0])
     place = _free_site(context, site)
     bare = ClientAccessArray(name=chosen, fqdn=full, site=place, guid=str(uuid.uuid4()))
@@ -206,13 +130,15 @@ async def new_client_access_array(
         "failback": auto_failback_delay,
         "dns_mode": dns_mode,
     }
-    array = _settings(context, bare, given)
+    array = settings(context, bare, given)
     key, unique = keys.client_access_array(chosen), keys.array_site(place)
     guards = {**_all_arrays(context), key: 0, unique: 0}
     await write(context, guards, {key: encode(array), unique: chosen.encode()}, what=chosen)
     await seen(context, key)
     if not ip and array.dns_mode is DnsMode.VIRTUAL_IP:
         context.warning(f"{chosen} has no address yet: Set-ClientAccessArray {chosen} -IP gives it one.")
+    if not members(context.organization, array):
+        context.warning(f"The site {place} has no client access server yet, and nobody answers for {full} until then.")
     return [await _row(context, array)]
 
 
@@ -222,7 +148,8 @@ async def get_client_access_array(
 ) -> list[Row]:
     """Show client access arrays. -Status adds who holds the address and the balancer's statistics."""
     found = [_array(context, identity)] if identity else list(context.organization.arrays.values())
-    chosen = [one for one in found if not site or one.site.lower() == site.lower()]
+    place = _site(context, site) if site else ""
+    chosen = [one for one in found if not place or one.site.lower() == place.lower()]
     return [await _row(context, one, status=status) for one in sorted(chosen, key=lambda one: one.name)]
 
 
@@ -324,18 +251,19 @@ async def set_client_access_array(
     }
     if all(value is None for value in (name, fqdn, site, *given.values())):
         raise Refused("Nothing is to be changed.", remedy="Name a setting, such as -IP 10.77.0.50.")
-    after = _settings(context, _moved(context, array, place) if place != array.site else array, given)
+    after = settings(context, _moved(context, array, place) if place != array.site else array, given)
     if renamed != array.name:
         after = msgspec.structs.replace(after, name=renamed, made_as=array.key if array.key != renamed else "")
-    if fqdn is not None and _fqdn(fqdn) != array.fqdn:
-        kept = [one for one in (*array.aliases, array.fqdn) if one != _fqdn(fqdn)]
-        after = msgspec.structs.replace(after, fqdn=_fqdn(fqdn), aliases=tuple(dict.fromkeys(kept)))
+    full = free_fqdn(context, fqdn, of=array) if fqdn is not None else array.fqdn
+    if full != array.fqdn:
+        kept = [one for one in (*array.aliases, array.fqdn) if one != full]
+        after = msgspec.structs.replace(after, fqdn=full, aliases=tuple(dict.fromkeys(kept)))
     key = keys.client_access_array(array.key)
     before = context.organization.revision(key)
     guards: dict[str, int] = {key: before}
     puts: dict[str, bytes | None] = {key: encode(after)}
-    if renamed != array.name:
-        guards |= {keys.client_access_array(renamed): 0, **_all_arrays(context)}
+    if renamed != array.name or full != array.fqdn:
+        guards = {keys.client_access_array(renamed): 0, **_all_arrays(context)}
     if place != array.site:
         guards[keys.array_site(place)] = 0
         puts |= {keys.array_site(place): array.key.encode(), keys.array_site(array.site): None}
@@ -388,27 +316,44 @@ async def move_cluster_group(context: CommandContext, name: str, node: str = "",
     """
     array = _array(context, name)
     holder, _ = await _holder(context, array)
+    if not array.ip:
+        raise Refused(
+            f"{array.name} has no address that could move.",
+            remedy=f"Set-ClientAccessArray {array.name} -IP gives it one.",
+        )
     if holder is None or holder.state is not HolderState.HELD:
-        raise Refused(f"Nobody holds the address of {array.name}.", remedy="Get-ClientAccessArray -Status shows why.")
+        raise Refused(
+            f"Nobody holds the address of {array.name}.",
+            remedy=f"Get-ClientAccessArray {array.name} -Status shows what stands against each server.",
+        )
     said = await _statements(context, array)
     able = [one for one in owners(context.organization, array) if one in said and not _against(said[one])]
     if node:
-        target = _member(context, array, node)
+        target = member(context, array, node)
         if target not in owners(context.organization, array):
             raise Refused(
-                f"{target} may not hold the address.", remedy="Set-ClientAccessArray -Hostname names who may."
+                f"{target} may not hold the address of {array.name}.",
+                remedy=f"Set-ClientAccessArray {array.name} -Hostname names who may.",
             )
-        if target not in able:
-            why = _against(said[target]) if target in said else "has not said anything yet"
-            raise Refused(f"{target} {why}.", remedy="Name another server, or wait.")
+        if target not in able and target != holder.holder:
+            why = _against(said[target]) if target in said else "has not said yet how it is"
+            others = [one for one in able if one != holder.holder]
+            what = f"Name {' or '.join(others)}" if others else "No other server can hold it now"
+            raise Refused(
+                f"{target} {why}.",
+                remedy=f"{what}; Get-ClientAccessArray {array.name} -Status shows when {target} is ready.",
+            )
     else:
         target = next((one for one in able if one != holder.holder), "")
         if not target:
             raise Refused(
-                "No other server can hold the address now.", remedy="Get-ClientAccessArray -Status shows why."
+                f"No server but {holder.holder} can hold the address of {array.name} now.",
+                remedy=f"Get-ClientAccessArray {array.name} -Status shows what stands against each.",
             )
     if what_if:
-        return [{"Name": array.name, "OwnerNode": holder.holder, "State": f"would move to {target}", "IP": array.ip}]
+        return [
+            {"Name": array.name, "OwnerNode": holder.holder, "State": f"would move to {target}", "IP": array.ip or None}
+        ]
     if target != holder.holder:
         order = MoveOrder(target=target, epoch=holder.epoch, operator=context.operator)
         await context.directory.txn({}, {keys.array_order(array.key): encode(order)}, attempt=1.0)
@@ -426,9 +371,13 @@ async def _wait_moved(context: CommandContext, array: ClientAccessArray, target:
         holder, _ = await _holder(context, array)
         if holder is not None and holder.epoch > epoch and holder.state is HolderState.HELD:
             if holder.holder != target:
-                raise Refused(f"{holder.holder} holds the address now: {holder.reason}.")
+                raise Refused(
+                    f"{holder.holder} holds the address now: {holder.reason}.",
+                    remedy=f"If {target} shall have it all the same, repeat the command.",
+                )
             return
         await context.clock.sleep(0.05)
     raise Unavailable(
-        f"The address did not reach {target} within {MOVE_LIMIT:.0f} s.", remedy="Get-ClusterGroup shows it."
+        f"The address did not reach {target} within {MOVE_LIMIT:.0f} s.",
+        remedy=f"Get-ClusterGroup {array.name} shows where it is; the order stands while that server holds it.",
     )
