@@ -24,7 +24,7 @@ from everpost.net import tls
 from .conftest import Host
 
 
-async def nothing(connection: object, lossy: bool) -> None:
+async def nothing(connection: object, opening: Opening) -> None:
     return None
 
 
@@ -316,3 +316,104 @@ async def test_a_new_warden_kills_what_a_killed_one_left(hosts: list[Host]) -> N
     assert processes.alive(pid)
     host.start_warden()
     assert not processes.any_alive(tree)
+
+
+# -- as it was at a point in time (LAG-6) -------------------------------------------------------------------------
+
+
+async def lagged_with_log_beyond(active: PostgresEngine, host: Host, behind: Host) -> tuple[PostgresEngine, float]:
+    """A copy that has in its log what was committed after the time that is returned: rows 2 to 4."""
+    active._mail.drop()
+    await sql(active, "create table seen (n int primary key)")
+    await sql(active, "insert into seen values (1)")
+    passive = behind.engine()
+    await passive.seed(upstream(host, 1))
+    await passive.start(upstream(host, 1)._replace(delay=3600.0))
+    await asyncio.sleep(0.05)  # commit times are told apart by more than the grain of a clock
+    until = time.time()
+    await asyncio.sleep(0.05)
+    for n in (2, 3, 4):
+        await sql(active, f"insert into seen values ({n})")
+    end = (await active.positions()).flush_lsn
+    async with asyncio.timeout(20):
+        while (await passive.standby_positions()).received_lsn < end:
+            await asyncio.sleep(0.02)
+    return passive, until
+
+
+async def standing(engine: PostgresEngine, until: float) -> int:
+    async with asyncio.timeout(20):
+        while (positions := await engine.standby_positions()).stands_at != until:
+            await asyncio.sleep(0.02)
+    return positions.replayed_lsn
+
+
+async def sql(engine: PostgresEngine, statement: str) -> list[int]:
+    rows = await engine._mail.ask(lambda connection: connection.fetch(statement))
+    return [row[0] for row in rows]
+
+
+async def test_a_copy_is_promoted_where_it_stands_and_a_death_on_the_way_changes_nothing(hosts: list[Host]) -> None:
+    """What lies behind the point in the copy's own log is never replayed: not by the promotion, nor by any start before
+    the opening was recorded, though each begins as a standby with that log at hand."""
+    first, second = hosts
+    active = await first_active(first)
+    passive, until = await lagged_with_log_beyond(active, first, second)
+    await second.client.deadline(time.clock_gettime(time.CLOCK_BOOTTIME) + 60)
+    await passive.kill()
+    await passive.start(None, until)
+    point = await standing(passive, until)
+    assert await sql(passive, "select n from seen") == [1]
+
+    # The agent died behind the mark: it stands there again.
+    token = Token(1, 2)
+    await passive.mark(token, "n2")
+    await passive.kill()
+    await passive.start(None, until)
+    assert await standing(passive, until) == point
+
+    # It died behind the promotion, and behind the opening transaction that nobody recorded.
+    promoted = await passive.promote(token, Received(point, 1))
+    assert promoted.begin_lsn == point
+    await passive.set_names(())
+    ghost = Opening(token, "x", promoted.timeline, promoted.begin_lsn, "n2", True, "", until)
+    await passive.record_opening(ghost, nothing)
+    await sql(passive, "insert into seen values (9)")
+    os.kill(await postmaster(passive), signal.SIGKILL)
+    await passive.kill()
+    await passive.start(None, until)
+    again = await standing(passive, until)
+    assert again >= point
+    assert await sql(passive, "select n from seen") == [1], "neither what came later there nor what was not recorded"
+    assert [token.epoch for token, _ in await passive.openings()] == [1]
+
+    token = Token(1, 3)
+    await passive.mark(token, "n3")
+    promoted = await passive.promote(token, Received(again, promoted.timeline))
+    assert (promoted.timeline, promoted.begin_lsn) == (3, again)
+    await passive.set_names(())
+    opening = Opening(token, "x", promoted.timeline, promoted.begin_lsn, "n3", True, "", until)
+    await passive.record_opening(opening, nothing)
+    assert await sql(passive, "select n from seen") == [1]
+
+    # The opening is recorded: from here on it starts as any active does, with all that it took since.
+    await sql(passive, "insert into seen values (10)")
+    await passive.kill()
+    await passive.start(None)
+    async with asyncio.timeout(20):
+        while await sql(passive, "select n from seen order by 1") != [1, 10]:
+            await asyncio.sleep(0.05)
+
+
+async def test_sabotage_without_the_time_in_the_settings_of_a_start_all_is_replayed(hosts: list[Host]) -> None:
+    first, second = hosts
+    active = await first_active(first)
+    passive, until = await lagged_with_log_beyond(active, first, second)
+    await passive.kill()
+    await passive.start(None, until)
+    await standing(passive, until)
+    await passive.kill()
+    await passive.start(None)
+    async with asyncio.timeout(20):
+        while await sql(passive, "select n from seen order by 1") != [1, 2, 3, 4]:
+            await asyncio.sleep(0.05)

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 LOG_WAIT = 1.5
 """Seconds a copy may make no progress towards the log it must have before it refuses."""
 
-Prepare = Callable[[object, bool], Awaitable[None]]
+Prepare = Callable[[object, Opening], Awaitable[None]]
 
 
 class NotComplete(EverpostError):
@@ -67,8 +67,11 @@ class Activation:
         nonce = secrets.token_hex(8)
         await self._ready_to_promote(location)
         member = Member(self._me, self._engine.incarnation)
-        received = await self._received(location)
-        self._must_know_last_opening(location, received.timeline)
+        if location.until is None:
+            received = await self._received(location)
+            self._must_know_last_opening(location, received.timeline)
+        else:
+            received = await self._standing(location, location.until)
         await self._engine.mark(location.token, nonce)
         self._must_hold_tenure(location)
         promoted = await self._engine.promote(location.token, received)
@@ -78,10 +81,19 @@ class Activation:
                 f"timeline {promoted.timeline} begins at {promoted.begin_lsn:X}, before the received log's end "
                 f"{received.lsn:X}: a record there is unreadable"
             )
+        if location.until is not None and promoted.begin_lsn != received.lsn:
+            raise NotComplete(f"it was promoted at {promoted.begin_lsn:X}, and not where it stood, at {received.lsn:X}")
         self._must_reach(location, promoted.begin_lsn, await self._floor(location.database))
         comment = location.reason if location.lossy else ""
         opening = Opening(
-            location.token, self._me, promoted.timeline, promoted.begin_lsn, nonce, location.lossy, comment
+            location.token,
+            self._me,
+            promoted.timeline,
+            promoted.begin_lsn,
+            nonce,
+            location.lossy,
+            comment,
+            location.until,
         )
         await self._engine.set_names(())
         await self._forget_unrecorded(location)
@@ -176,7 +188,29 @@ class Activation:
             raise NotComplete(f"the files on {self._me} are not whole")
         if running is False or not await self._engine.alive():
             await self._engine.kill()
-            await self._engine.start(None)
+            await self._engine.start(None, location.until)
+
+    async def _standing(self, location: Location, until: float) -> Received:
+        """Where the copy stands that is to be opened as it was at a point in time. The time stays in the record, and so
+        in the settings of every start, until the opening is recorded: a promotion that died on its way comes to stand
+        at the same place again, and never replays what lies behind it in its log (LAG-6)."""
+        if (await self._engine.standby_positions()).stands_at != until:
+            await self._engine.kill()
+            await self._engine.start(None, until)
+        best = 0
+        deadline = self._clock.boottime() + LOG_WAIT
+        while (standby := await self._engine.standby_positions()).stands_at != until:
+            if standby.replayed_lsn > best:
+                best, deadline = standby.replayed_lsn, self._clock.boottime() + LOG_WAIT
+            if self._clock.boottime() > deadline:
+                raise NotComplete(f"{self._me} has no log of {location.database} beyond that time")
+            await self._clock.sleep(0.02)
+        # With other openings than the recorded ones no copy could show that it has the same history, and a timeline
+        # would begin on one that had ended by then.
+        known = set(await self._engine.openings())
+        if not known.issuperset((opening.token, opening.nonce) for opening in location.openings):
+            raise NotComplete(f"{location.database} was opened again after that time")
+        return Received(standby.replayed_lsn, location.openings[-1].timeline)
 
     async def _received(self, location: Location) -> Received:
         """Stop the receiver and check the log's end against what must be there: the progress floor (F9) and, after a

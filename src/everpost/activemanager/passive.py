@@ -229,9 +229,11 @@ class PassiveDuty:
         streamed each time."""
         verdict = relate(await self._engine.files(), held.location)
         if verdict.follows:
-            lossy = any(opening.lossy for opening in held.location.openings)
+            lossy = [opening.token for opening in held.location.openings if opening.lossy]
             why = "PostgreSQL says that the active's timeline begins before what was replayed here"
-            verdict = Verdict(Remedy.QUARANTINE, QUARANTINED) if lossy else Verdict(Remedy.REWIND, why)
+            verdict = Verdict(Remedy.REWIND, why)
+            if lossy:
+                verdict = Verdict(Remedy.QUARANTINE, QUARANTINED, left_by=lossy[-1])
         return await self._cure(held, upstream, settings, verdict)
 
     def _began_following(self, upstream: Upstream) -> None:
@@ -457,4 +459,5 @@ class PassiveDuty:
             replayed_lsn=positions.replayed_lsn,
             copy_queue=None if behind is None else max(behind, 0),
             replay_queue=max(positions.received_lsn // GENERATION - positions.replayed_lsn // GENERATION, 0),
+            stands_at=positions.stands_at if self._standing is not None else None,
         )

@@ -280,6 +280,7 @@ class PostgresEngine:
             timeline=row["received_tli"] or 0,
             streaming=row["status"] == "streaming",
             known_generated_lsn=row["generated"],
+            stands_at=config.moment(row["stands"]),
         )
 
     async def keep_log(self, seconds: float | None) -> None:
@@ -340,7 +341,7 @@ class PostgresEngine:
         )
         return Promoted(timeline, begin, complete)
 
-    async def record_opening(self, opening: Opening, prepare: Callable[[object, bool], Awaitable[None]]) -> None:
+    async def record_opening(self, opening: Opening, prepare: Callable[[object, Opening], Awaitable[None]]) -> None:
         """Roles, database and schema if they are missing; then one transaction."""
         await bootstrap(self._sockets, self._port)
         connection = await connect(self._sockets, self._port, config.MAIL)
@@ -356,7 +357,7 @@ class PostgresEngine:
                     opening.begin_lsn,
                     opening.nonce,
                 )
-                await prepare(connection, opening.lossy)
+                await prepare(connection, opening)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Unavailable(f"The opening of {self.database} could not be written: {error}.") from error
         finally:

@@ -89,13 +89,15 @@ class Positions(NamedTuple):
 
 
 class StandbyPositions(NamedTuple):
-    """One look at a passive; `streaming`: its receiver is connected and running."""
+    """One look at a passive; `streaming`: its receiver is connected and running. `stands_at`: Unix seconds; it was
+    started to replay up to then, its log goes beyond, and it replays no more."""
 
     received_lsn: int
     replayed_lsn: int
     timeline: int
     streaming: bool
     known_generated_lsn: int | None
+    stands_at: float | None = None
 
 
 class Probe(Protocol):
@@ -157,7 +159,7 @@ class Engine(Protocol):
     async def promote(self, token: Token, received: Received) -> Promoted:
         """Guard the instance at the deadline, promote, make it a standby for its next start."""
 
-    async def record_opening(self, opening: Opening, prepare: Callable[[object, bool], Awaitable[None]]) -> None:
+    async def record_opening(self, opening: Opening, prepare: Callable[[object, Opening], Awaitable[None]]) -> None:
         """The opening transaction: schema, opening row, and the jump of UIDs if it is lossy; committed on return."""
 
     async def upkeep(self, work: Callable[[object], Awaitable[None]]) -> None:
