@@ -244,7 +244,7 @@ class SimulatedEngine:
 
     # -- becoming active -----------------------------------------------------------------------------------------
 
-    async def mark(self, token: Token, nonce: str) -> None:
+    async def mark(self, token: Token, nonce: str, until: float | None = None) -> None:
         storage = self._storage
         if token < storage.highest:
             raise TokenWentBack(f"{self._database} was activated at {storage.highest} before")
