@@ -301,6 +301,9 @@ async def test_a_copy_that_postgresql_says_is_apart_is_rewound_unless_something_
     if lossy:
         assert (state, world.engine.noted) == (CopyState.FAILED_AND_SUSPENDED, Failure(reason=QUARANTINED))
         assert "rewind" not in world.diary
+        world.settings = CopySettings(resumes=1, set_aside=Token(1, 2))
+        await world.step(6)
+        assert world.diary.index("set aside") < world.diary.index("adopt"), "the word ends it, and keeps its files"
     else:
         assert state is CopyState.HEALTHY
         assert world.diary == ["kill", "start", "kill", "confirmed out", "rewind", "start"]

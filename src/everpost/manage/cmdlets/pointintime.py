@@ -142,7 +142,6 @@ async def activate(
         context.verbose(f"{found.name} is being dismounted.")
         await dismount_database(context, found.name)
         revision = await _order(context, found.name, target, until, text, comment)
-        location, _ = context.organization.locations[found.name]
         if plan.lost is not None:
             row["NumberOfLogsLost"] = plan.lost >> loss.GENERATION_BITS
     row["RecoveryPointObjective"] = text
