@@ -364,7 +364,6 @@ async def test_an_opening_at_a_point_in_time_has_other_uidvalidities(
     await server.crash()
     await server.open(lossy=True, until=1.0)
     after = {folder.name: folder for folder in await store.list_folders(box)}
-    assert set(after) == set(before)
     for name, folder in after.items():
         assert folder.uid_validity > before[name].uid_validity, name
         assert folder.highest_modseq > server.epoch << 40
