@@ -19,6 +19,7 @@ from everpost.model.database import (
     Member,
     Opening,
     Progress,
+    Refusal,
     Token,
 )
 from everpost.model.server import ActivationPolicy, MountDial
@@ -216,6 +217,15 @@ def test_T_AM_2_what_recorded_itself_as_closed_is_mounted_by_the_dial() -> None:
     assert action.after.lossy
     assert action.after.active == "EX02"
     assert "lacks at least 7 generations" in action.after.reason
+
+
+def test_a_new_try_of_an_activation_at_a_point_in_time_is_of_the_same_copy_and_time() -> None:
+    refused = (Refusal("EX02", "it has no log beyond that time"),)
+    ordered = behind(0, active="EX02", state=LocationState.ACTIVATING, lossy=True, until=99.5, refused=refused)
+    row = view(replace(ordered, seen_for=60.0), EX01={"tenure": TenureState.UP})
+    [action] = decide(row)
+    assert isinstance(action, Activate)
+    assert (action.after.active, action.after.lossy, action.after.until) == ("EX02", True, 99.5)
 
 
 def test_T_AM_2_the_old_server_returns_and_is_mounted_without_loss() -> None:

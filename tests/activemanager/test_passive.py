@@ -48,6 +48,7 @@ class SmallEngine:
         self.kept: float | None = None
         self.following: Upstream | None = None
         self.apart = False
+        self.until: float | None = None
 
     async def running(self) -> bool | None:
         return None if self.runs else False
@@ -60,7 +61,7 @@ class SmallEngine:
 
     async def start(self, upstream: Upstream, until: float | None = None) -> None:
         self.diary.append("start" if until is None else f"start until {until:.0f}")
-        self.runs, self.following = True, upstream
+        self.runs, self.following, self.until = True, upstream, until
 
     async def follow(self, upstream: Upstream) -> None:
         self.following = upstream
@@ -70,7 +71,7 @@ class SmallEngine:
         self.runs = False
 
     async def standby_positions(self) -> StandbyPositions:
-        return StandbyPositions(1000, 1000, 2, self.runs and not self.apart, 1000)
+        return StandbyPositions(1000, 1000, 2, self.runs and not self.apart, 1000, self.until if self.runs else None)
 
     async def fetch_seed(self, upstream: Upstream, percent: Callable[[int], None]) -> None:
         self.diary.append(f"fetch {upstream.server}")
@@ -301,6 +302,9 @@ async def test_a_copy_that_postgresql_says_is_apart_is_rewound_unless_something_
     if lossy:
         assert (state, world.engine.noted) == (CopyState.FAILED_AND_SUSPENDED, Failure(reason=QUARANTINED))
         assert "rewind" not in world.diary
+        world.settings = CopySettings(resumes=1, set_aside=Token(1, 2))
+        await world.step(6)
+        assert world.diary.index("set aside") < world.diary.index("adopt"), "the word ends it, and keeps its files"
     else:
         assert state is CopyState.HEALTHY
         assert world.diary == ["kill", "start", "kill", "confirmed out", "rewind", "start"]
@@ -375,6 +379,17 @@ async def test_a_copy_stands_at_a_point_in_time_until_it_is_resumed() -> None:
     world.settings = CopySettings(replay_lag=3600.0)
     await world.step(2)
     assert world.engine.following is not None and world.engine.following.delay == 3600.0
+
+
+async def test_a_copy_of_another_history_does_not_say_that_it_stands() -> None:
+    """It was promoted, and that was never recorded: whoever activated it would not get what he was told."""
+    for mark, stands in ((None, 50.0), (Token(1, 3), None)):
+        world = World(record(member=False))
+        world.engine.now_files = Files(present=True, timeline=2, mark_token=mark, mark_nonce="x" if mark else "")
+        world.settings = CopySettings(replay_lag=3600.0, suspended=True, replay_to=50.0)
+        state = await world.step(2)
+        assert state is CopyState.SUSPENDED
+        assert world.duty.status(state, "").stands_at == stands
 
 
 async def test_a_member_does_not_lag_before_it_is_out_of_the_set() -> None:

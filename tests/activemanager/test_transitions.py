@@ -190,3 +190,59 @@ def test_what_a_follower_of_a_lost_history_may_have_is_quarantined(files: Files,
 def test_a_follower_of_a_promotion_that_was_never_recorded_is_seeded_anew() -> None:
     files = Files(present=True, timeline=6, end_lsn=9000, begin_lsn=1990)
     assert relate(files, HISTORY).remedy is Remedy.RESEED
+
+
+# -- as it was at a point in time (LAG-6) -------------------------------------------------------------------------
+
+CLOSED = location(LocationState.DISMOUNTED, closed_lsn=3000, closed_timeline=5)
+
+
+def test_the_point_in_time_stays_until_the_opening_and_in_its_history_for_good() -> None:
+    ordered = t.activation_in_the_past(CLOSED, "EX03", 99.5, reason="r")
+    assert (ordered.active, ordered.lossy, ordered.until, ordered.token) == ("EX03", True, 99.5, Token(1, 5))
+    assert ordered.eligible == (B, A), "who has everything is still known to have it"
+    refused = t.refuse(ordered, "EX03", "no log")
+    assert refused.until == 99.5
+    after = t.opened(refused, C, Opening(ordered.token, "EX03", 6, 2000, "n5", True, "r", 99.5))
+    assert (after.until, after.lossy, after.eligible, after.openings[-1].until) == (None, False, (C,), 99.5)
+
+
+def test_the_point_in_time_is_forgotten_with_the_order() -> None:
+    ordered = t.activation_in_the_past(CLOSED, "EX03", 99.5, reason="r")
+    assert t.begin_activation(ordered, "EX01", reason="taken back").until is None
+    assert t.dismounted_unopened(t.dismount_asked(ordered, reason="r"), reason="r").until is None
+
+
+@pytest.mark.parametrize(
+    ("before", "server"),
+    [
+        (location(LocationState.OPEN), "EX03"),
+        (location(LocationState.CLOSED, closed_lsn=3000), "EX03"),
+        (location(LocationState.DISMOUNTED), "EX03"),
+        (CLOSED, "EX02"),
+    ],
+    ids=["open", "about to be opened", "not closed cleanly", "a complete copy"],
+)
+def test_nothing_is_given_up_where_its_end_is_not_known_or_the_copy_has_it(before: Location, server: str) -> None:
+    with pytest.raises(t.IllegalMove):
+        t.activation_in_the_past(before, server, 99.5, reason="r")
+
+
+def test_a_point_in_time_is_a_loss_by_intent() -> None:
+    with pytest.raises(t.IllegalMove):
+        t.begin_activation(location(LocationState.CLOSED), "EX03", reason="r", until=99.5)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        Files(present=True, was_primary=True, timeline=5, end_lsn=3000, mark_token=Token(1, 4), mark_nonce="n4"),
+        Files(present=True, timeline=5, end_lsn=3000),
+    ],
+    ids=["the former active, closed cleanly", "a member of its set"],
+)
+def test_what_came_after_the_point_in_time_is_quarantined_with_a_remedy(files: Files) -> None:
+    ordered = t.activation_in_the_past(CLOSED, "EX03", 99.5, reason="r")
+    after = t.opened(ordered, C, Opening(ordered.token, "EX03", 6, 2000, "n5", True, "r", 99.5))
+    verdict = relate(files, after)
+    assert (verdict.remedy, verdict.left_by, verdict.fork_lsn) == (Remedy.QUARANTINE, Token(1, 5), 2000)

@@ -226,6 +226,58 @@ def _played_down_and_lagging_again(world: World) -> None:
     world.o.wait(lambda: world.sql("EX02", "MB01", "show recovery_min_apply_delay") == "2h", 20, "the lag")
 
 
+def test_LAG_6_a_lagged_copy_is_activated_as_it_was_at_a_point_in_time(world: World) -> None:
+    """A mass deletion, and what came after it, is given up by a word; who has it keeps it, and follows again by one."""
+    world.whole()
+    world.shell("Set-MailboxDatabaseCopy MB01\\EX02 -ReplayLagTime 02:00:00")
+    world.wait("MB01\\EX02", Status="Healthy", Synchronous=False)
+    world.o.wait(lambda: world.sql("EX02", "MB01", "show recovery_min_apply_delay") == "2h", 20, "the lag")
+    world.sql("EX01", "MB01", "select everpost_mail.ensure_mailbox(gen_random_uuid())")
+    folder = "select uid_validity || ' ' || uid_next from everpost_mail.folder where name = 'INBOX'"
+    validity, following = map(int, world.sql("EX01", "MB01", folder).split())
+    world.write("EX01", "MB01", 70)
+    time.sleep(1.1)
+    then = datetime.now(UTC).isoformat(timespec="seconds")
+    time.sleep(1.1)
+    world.sql("EX01", "MB01", "delete from public.seen where n = 70")
+    world.write("EX01", "MB01", 71)
+    world.sql("EX01", "MB01", "select pg_logical_emit_message(true, 'test', 'acknowledged after the point')")
+
+    line = f"Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX02 -ReplayToTime {then}"
+    for words in ("is given up", "MB01 would be opened on EX02", "EX01, EX03", "-AcceptDataLoss"):
+        assert words in world.refused(line)
+    [row] = world.shell(f"{line} -AcceptDataLoss -WhatIf")
+    assert "needs -AcceptDataLoss" in row["Reason"]
+    assert "does not lag" in world.refused(f"{line.replace('EX02', 'EX03')} -AcceptDataLoss")
+    assert world.copy("MB01\\EX01")["Status"] == "Mounted" and world.copy("MB01\\EX02")["Status"] == "Healthy"
+
+    [row] = world.shell(f"{line} -AcceptDataLoss", 120.0)
+    assert (row["Status"], row["ActiveServerAtEnd"], row["RecoveryPointObjective"]) == ("Succeeded", "EX02", then)
+    assert world.sql("EX02", "MB01", "select string_agg(n::text, ' ') from public.seen where n in (70, 71)") == "70"
+    after = list(map(int, world.sql("EX02", "MB01", folder).split()))
+    assert after[0] > validity and after[1] > following, "no UID is given twice, and clients look at all anew"
+    assert then in world.shell("Get-EverpostEvent -Id 5006 -Database MB01")[-1]["Message"]
+    [row] = world.shell(f"{line} -AcceptDataLoss")
+    assert (row["Status"], row["ActiveServerAtEnd"]) == ("NotNeeded", "EX02")
+
+    for server in ("EX01", "EX03"):
+        world.wait(f"MB01\\{server}", Status="FailedAndSuspended")
+        assert "acknowledged mail" in world.copy(f"MB01\\{server}")["ErrorMessage"]
+    for server in ("EX01", "EX03"):
+        world.shell(f"Resume-MailboxDatabaseCopy MB01\\{server} -SetAsideDivergedLogs", 120.0)
+        world.wait(f"MB01\\{server}", Status="Healthy", Synchronous=True)
+        [kept] = (world.o.server(server).data / "databases" / "MB01").glob("diverged-*")
+        log = b"".join(path.read_bytes() for path in (kept / "log").glob("[0-9A-F]" * 24))
+        assert b"acknowledged after the point" in log, "what it alone had is kept"
+        assert world.sql(server, "MB01", "select string_agg(n::text, ' ') from public.seen where n in (70, 71)") == "70"
+    world.write("EX02", "MB01", 72)
+    world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01")
+    world.wait("MB01\\EX02", Synchronous=False, ReplayLagTime="0.02:00:00", ActivationSuspended=False)
+    world.shell("Set-MailboxDatabaseCopy MB01\\EX02 -ReplayLagTime 00:00:00")
+    world.wait("MB01\\EX02", Status="Healthy", Synchronous=True)
+    world.row_there("EX02", "MB01", 72)
+
+
 def test_TruncationLagTime_keeps_the_log_for_its_time_on_that_copy_only(world: World) -> None:
     """LAG-2, TRU-1: the others keep it by number."""
     world.whole()

@@ -24,7 +24,7 @@ from everpost.net import tls
 from .conftest import Host
 
 
-async def nothing(connection: object, lossy: bool) -> None:
+async def nothing(connection: object, opening: Opening) -> None:
     return None
 
 

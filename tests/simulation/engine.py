@@ -244,7 +244,7 @@ class SimulatedEngine:
 
     # -- becoming active -----------------------------------------------------------------------------------------
 
-    async def mark(self, token: Token, nonce: str) -> None:
+    async def mark(self, token: Token, nonce: str, until: float | None = None) -> None:
         storage = self._storage
         if token < storage.highest:
             raise TokenWentBack(f"{self._database} was activated at {storage.highest} before")
@@ -265,7 +265,7 @@ class SimulatedEngine:
         begin = self._storage.history[-1][1]
         return Promoted(self._storage.timeline, begin, begin >= received.lsn)
 
-    async def record_opening(self, opening: Opening, prepare: Callable[[object, bool], Awaitable[None]]) -> None:
+    async def record_opening(self, opening: Opening, prepare: Callable[[object, Opening], Awaitable[None]]) -> None:
         if opening.token in {token for token, _ in await self.openings()}:
             raise Unavailable("duplicate key: that epoch was opened here before")
         await self._commit("opening", (opening.token, opening.nonce))

@@ -48,8 +48,8 @@ def as_user() -> Iterator[None]:
         os.setresgid(0, 0, 0)
 
 
-async def prepare(connection: object, lossy: bool) -> None:
-    await migrate(connection, lossy=lossy)  # type: ignore[arg-type]
+async def prepare(connection: object, opening: Opening) -> None:
+    await migrate(connection, lossy=opening.lossy, anew=opening.until is not None)  # type: ignore[arg-type]
 
 
 class OneServer:
@@ -66,7 +66,7 @@ class OneServer:
         self.confirmed = 0
         self._changed = asyncio.Event()
 
-    async def open(self, *, lossy: bool = False) -> None:
+    async def open(self, *, lossy: bool = False, until: float | None = None) -> None:
         self.epoch += 1
         token = Token(self.generation, self.epoch)
         await self.host.client.deadline(time.clock_gettime(time.CLOCK_BOOTTIME) + 600)
@@ -78,7 +78,7 @@ class OneServer:
         nonce = uuid.uuid4().hex
         await self.engine.mark(token, nonce)
         promoted = await self.engine.promote(token, received)
-        opening = Opening(token, "EX01", promoted.timeline, promoted.begin_lsn, nonce, lossy)
+        opening = Opening(token, "EX01", promoted.timeline, promoted.begin_lsn, nonce, lossy, until=until)
         await self.engine.record_opening(opening, prepare)
         await self.engine.admit(True)
         self.say(LocationState.OPEN)

@@ -9,14 +9,14 @@ import pytest
 from everpost.errors import Refused
 from everpost.store import migrate
 
-from .conftest import OneServer, prepare
+from .conftest import OneServer
 
 
 async def test_the_schema_is_made_once_and_may_be_made_again(server: OneServer) -> None:
     async def again(connection: Any) -> None:
         async with connection.transaction():
             await connection.execute(f"comment on schema everpost_mail is 'version {migrate.OLDEST}'")
-            await prepare(connection, False)
+            await migrate.migrate(connection, lossy=False)
             comment = await connection.fetchval("select obj_description('everpost_mail'::regnamespace)")
             assert comment == f"version {migrate.VERSION}"
             for text in migrate.scripts():
@@ -25,7 +25,7 @@ async def test_the_schema_is_made_once_and_may_be_made_again(server: OneServer) 
     async def refused(connection: Any) -> None:
         async with connection.transaction():
             await connection.execute("comment on schema everpost_mail is 'version 1'")
-            await prepare(connection, False)
+            await migrate.migrate(connection, lossy=False)
 
     await server.engine._mail.ask(again)
     with pytest.raises(Refused):

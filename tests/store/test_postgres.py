@@ -355,6 +355,23 @@ async def test_a_lossy_opening_jumps_uids(server: OneServer, store: PostgresStor
     assert made.uid_validity > before.uid_validity + 100
 
 
+async def test_an_opening_at_a_point_in_time_has_other_uidvalidities(
+    server: OneServer, store: PostgresStore, box: MailboxRef
+) -> None:
+    """What was removed since then is there again under its UID, so no client may count on what it knows (LAG-6)."""
+    await store.append(box, "INBOX", [Append(raw=RAW)], op=op())
+    before = {folder.name: folder for folder in await store.list_folders(box)}
+    await server.crash()
+    await server.open(lossy=True, until=1.0)
+    after = {folder.name: folder for folder in await store.list_folders(box)}
+    for name, folder in after.items():
+        assert folder.uid_validity > before[name].uid_validity, name
+        assert folder.highest_modseq > server.epoch << 40
+    assert len({folder.uid_validity for folder in after.values()}) == len(after)
+    added = await store.append(box, "INBOX", [Append(raw=RAW)], op=op())
+    assert (added.uid_validity, list(added.uids)) == (after["INBOX"].uid_validity, [1_000_002])
+
+
 async def test_a_lossy_opening_without_room_begins_anew(
     server: OneServer, store: PostgresStore, box: MailboxRef
 ) -> None:

@@ -27,8 +27,10 @@ log = logging.getLogger(__name__)
 
 LOG_WAIT = 1.5
 """Seconds a copy may make no progress towards the log it must have before it refuses."""
+STAND_WAIT = 5.0
+"""Seconds it may make none towards the point in time at which it is to stand."""
 
-Prepare = Callable[[object, bool], Awaitable[None]]
+Prepare = Callable[[object, Opening], Awaitable[None]]
 
 
 class NotComplete(EverpostError):
@@ -67,9 +69,12 @@ class Activation:
         nonce = secrets.token_hex(8)
         await self._ready_to_promote(location)
         member = Member(self._me, self._engine.incarnation)
-        received = await self._received(location)
-        self._must_know_last_opening(location, received.timeline)
-        await self._engine.mark(location.token, nonce)
+        if location.until is None:
+            received = await self._received(location)
+            self._must_know_last_opening(location, received.timeline)
+        else:
+            received = await self._standing(location, location.until)
+        await self._engine.mark(location.token, nonce, location.until)
         self._must_hold_tenure(location)
         promoted = await self._engine.promote(location.token, received)
         at_promotion = self._clock.boottime()
@@ -78,10 +83,19 @@ class Activation:
                 f"timeline {promoted.timeline} begins at {promoted.begin_lsn:X}, before the received log's end "
                 f"{received.lsn:X}: a record there is unreadable"
             )
+        if location.until is not None and promoted.begin_lsn != received.lsn:
+            raise NotComplete(f"it was promoted at {promoted.begin_lsn:X}, and not where it stood, at {received.lsn:X}")
         self._must_reach(location, promoted.begin_lsn, await self._floor(location.database))
         comment = location.reason if location.lossy else ""
         opening = Opening(
-            location.token, self._me, promoted.timeline, promoted.begin_lsn, nonce, location.lossy, comment
+            location.token,
+            self._me,
+            promoted.timeline,
+            promoted.begin_lsn,
+            nonce,
+            location.lossy,
+            comment,
+            location.until,
         )
         await self._engine.set_names(())
         await self._forget_unrecorded(location)
@@ -158,6 +172,10 @@ class Activation:
                 " was opened elsewhere"
             )
 
+    def _must_begin_at(self, begin: int, point: int) -> None:
+        if begin != point:
+            raise NotComplete(f"it was promoted at {begin:X}, and not where it stood, at {point:X}")
+
     def _must_hold_tenure(self, location: Location) -> None:
         if not self._still_mine():
             raise NotComplete(f"{self._me} lost its tenure while activating {location.database}")
@@ -174,9 +192,45 @@ class Activation:
             running = False
         elif files.spoilt or not files.present:
             raise NotComplete(f"the files on {self._me} are not whole")
-        if running is False or not await self._engine.alive():
+        if location.until is None and (running is False or not await self._engine.alive()):
             await self._engine.kill()
             await self._engine.start(None)
+
+    async def _standing(self, location: Location, until: float) -> Received:
+        """Where the copy stands that is to be opened as it was at a point in time (LAG-6). Each start before its
+        promotion has that time in its settings, and each one behind it finds the new timeline, on which there is
+        nothing but what activations wrote: so what lies behind the point in its log is never replayed."""
+        files = await self._engine.files()
+        newest = location.openings[-1]
+        if files.mark_token is not None and files.mark_token > newest.token:
+            if files.mark_until != until:
+                raise NotComplete(f"it was promoted at {files.mark_token} already, and not as it was at that time")
+            if files.next_timeline > newest.timeline:
+                # A former try died behind its promotion. PostgreSQL would not stop before the end of that log.
+                await self._engine.kill()
+                await self._engine.start(None)
+                return await self._engine.received()
+        if not await self._engine.alive() or (await self._engine.standby_positions()).stands_at != until:
+            await self._engine.kill()
+            await self._engine.start(None, until)
+        point = await self._until_it_stands(location, until)
+        # With other openings than the recorded ones no copy could show that it has the same history, and a timeline
+        # would begin on one that had ended by then.
+        known = set(await self._engine.openings())
+        if not known.issuperset((opening.token, opening.nonce) for opening in location.openings):
+            raise NotComplete(f"{location.database} was opened again after that time")
+        return Received(point, newest.timeline)
+
+    async def _until_it_stands(self, location: Location, until: float) -> int:
+        best = 0
+        deadline = self._clock.boottime() + STAND_WAIT
+        while (standby := await self._engine.standby_positions()).stands_at != until:
+            if standby.replayed_lsn > best:
+                best, deadline = standby.replayed_lsn, self._clock.boottime() + STAND_WAIT
+            if self._clock.boottime() > deadline:
+                raise NotComplete(f"{self._me} has no log of {location.database} beyond that time")
+            await self._clock.sleep(0.02)
+        return standby.replayed_lsn
 
     async def _received(self, location: Location) -> Received:
         """Stop the receiver and check the log's end against what must be there: the progress floor (F9) and, after a

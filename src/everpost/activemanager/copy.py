@@ -292,6 +292,8 @@ class CopyController:
             return
         if self.active is not None:
             await self._stand_down("it is activated anew")
+        if self.state is CopyState.SUSPENDED:
+            self._note(CopyState.INITIALIZING)  # it stood at a point in time: being chosen resumes it
         self._note(CopyState.MOUNTING)
         activation = Activation(
             self.engine,

@@ -230,7 +230,7 @@ def _activate(
     if ranking.candidates:
         best = ranking.candidates[0]
         after = transitions.begin_activation(
-            location, best.server, reason=reason, lossy=location.lossy, refused=refused
+            location, best.server, reason=reason, lossy=location.lossy, until=location.until, refused=refused
         )
         why = f"{reason}; {best.server} meets set {best.selection_set}"
     else:

@@ -24,20 +24,35 @@ ALLOWED: dict[MountDial, int | None] = {
 
 def missing(database: DatabaseView, server: str) -> int | None:
     """At least how many generations the copy lacks; None when nobody knows."""
-    location, progress = database.location, database.progress
+    location = database.location
     status = database.copies.get(server)
     if status is None or status.received_lsn is None or not location.openings:
         return None
     if status.timeline != location.openings[-1].timeline:
         return None  # its log ends before the newest opening: positions cannot be compared
+    newest = _newest(database)
+    if newest is None:
+        return None
+    return max((newest >> GENERATION_BITS) - (status.received_lsn >> GENERATION_BITS), 0)
+
+
+def _newest(database: DatabaseView) -> int | None:
+    """The end of the newest opening's log as far as anybody was told."""
+    location, progress = database.location, database.progress
     told = [location.closed_lsn, progress.generated_lsn if progress is not None else None]
     active = database.copies.get(location.openings[-1].server)
-    if active is not None and active.timeline == status.timeline:
+    if active is not None and active.timeline == location.openings[-1].timeline:
         told.append(active.generated_lsn)
-    known = [lsn for lsn in told if lsn is not None]
-    if not known:
+    return max((lsn for lsn in told if lsn is not None), default=None)
+
+
+def behind(database: DatabaseView, server: str) -> int | None:
+    """At least how many bytes of log lie behind the point where a copy stands; None if nobody knows."""
+    status = database.copies.get(server)
+    newest = _newest(database)
+    if status is None or status.replayed_lsn is None or newest is None:
         return None
-    return max((max(known) >> GENERATION_BITS) - (status.received_lsn >> GENERATION_BITS), 0)
+    return max(newest - status.replayed_lsn, 0)
 
 
 def refusal(database: DatabaseView, server: str, dial: MountDial) -> str | None:

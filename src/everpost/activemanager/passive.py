@@ -65,6 +65,7 @@ class PassiveDuty:
         self._lag = LagManager(host.lag_low_space)
         self._logs_at = 0.0
         self._standing: tuple[float, Token] | None = None
+        self._sound = True
 
     async def step(self, held: Held) -> Outcome:
         """Bring the copy one step nearer to following the active; its state and what hinders it."""
@@ -154,11 +155,14 @@ class PassiveDuty:
 
     async def _stand(self, location: Location, until: float) -> Outcome:
         """A lagged copy at a point in time, for its administrator to read. It fetches what it lacks up to then: with a
-        backlog it asks for no stream (docs/copies.md)."""
+        backlog it asks for no stream (docs/copies.md). One whose files are of another history can be read too, but says
+        nothing of where it stands, so that nobody activates it."""
         if self._standing != (until, location.token) or not await self._engine.alive():
             await self._rest(CopyState.SUSPENDED, "")
+            verdict = relate(await self._engine.files(), location)
+            self._sound = verdict.follows
             upstream = None
-            if location.state is LocationState.OPEN and relate(await self._engine.files(), location).follows:
+            if location.state is LocationState.OPEN and verdict.follows:
                 upstream = self._host.upstream(location.active, self._database, location.token)
             self._standing = until, location.token
             await self._engine.start(upstream, until)
@@ -229,9 +233,11 @@ class PassiveDuty:
         streamed each time."""
         verdict = relate(await self._engine.files(), held.location)
         if verdict.follows:
-            lossy = any(opening.lossy for opening in held.location.openings)
+            lossy = [opening.token for opening in held.location.openings if opening.lossy]
             why = "PostgreSQL says that the active's timeline begins before what was replayed here"
-            verdict = Verdict(Remedy.QUARANTINE, QUARANTINED) if lossy else Verdict(Remedy.REWIND, why)
+            verdict = Verdict(Remedy.REWIND, why)
+            if lossy:
+                verdict = Verdict(Remedy.QUARANTINE, QUARANTINED, left_by=lossy[-1])
         return await self._cure(held, upstream, settings, verdict)
 
     def _began_following(self, upstream: Upstream) -> None:
@@ -457,4 +463,5 @@ class PassiveDuty:
             replayed_lsn=positions.replayed_lsn,
             copy_queue=None if behind is None else max(behind, 0),
             replay_queue=max(positions.received_lsn // GENERATION - positions.replayed_lsn // GENERATION, 0),
+            stands_at=positions.stands_at if self._standing is not None and self._sound else None,
         )

@@ -36,13 +36,21 @@ def _must(location: Location, to: LocationState) -> None:
 
 
 def begin_activation(
-    location: Location, server: str, *, reason: str, lossy: bool = False, refused: Iterable[Refusal] = ()
+    location: Location,
+    server: str,
+    *,
+    reason: str,
+    lossy: bool = False,
+    until: float | None = None,
+    refused: Iterable[Refusal] = (),
 ) -> Location:
     """Step one of an activation (3.3). By PAM, guarded by the PAM key, its own fence, this record, and the old
     active's taken fence or a CLOSED record; or by the active's own agent for its own copy, guarded by its fence.
     The epoch grows, clients stay out, and `eligible` stays the former set until the opening. A dismount that was
-    ordered stays ordered."""
+    ordered stays ordered. `until`: only what was committed by then is opened, which is a loss by intent."""
     _must(location, S.ACTIVATING)
+    if until is not None and not lossy:
+        raise IllegalMove(f"What {location.database} received after a point in time is given up with loss only.")
     return replace(
         location,
         active=server,
@@ -50,6 +58,7 @@ def begin_activation(
         state=S.ACTIVATING,
         set=(),
         lossy=lossy,
+        until=until,
         target=None,
         refused=tuple(refused),
         reason=reason,
@@ -78,6 +87,7 @@ def opened(location: Location, member: Member, opening: Opening, new_set: Iterab
         set=members,
         eligible=(*members, member),
         lossy=False,
+        until=None,
         openings=(*location.openings, opening),
         closed_lsn=None,
         closed_timeline=None,
@@ -188,10 +198,20 @@ def dismounted_unopened(location: Location, *, reason: str) -> Location:
     _must(location, S.DISMOUNTED)
     if location.state is not S.ACTIVATING or not location.dismount:
         raise IllegalMove(f"No dismount of {location.database} was ordered while it is activated.")
-    return replace(location, state=S.DISMOUNTED, dismount=False, lossy=False, refused=(), reason=reason)
+    return replace(location, state=S.DISMOUNTED, dismount=False, lossy=False, until=None, refused=(), reason=reason)
 
 
 def mount_asked(location: Location, *, reason: str) -> Location:
     """An administrator's mount: PAM may open it where it was."""
     _must(location, S.CLOSED)
     return replace(location, state=S.CLOSED, target=location.active, refused=(), reason=reason)
+
+
+def activation_in_the_past(location: Location, server: str, until: float, *, reason: str) -> Location:
+    """An administrator gives up what came after `until`, and has the copy that stands there opened (LAG-6). Only of a
+    database that its active closed cleanly: nobody writes to it, and how much is given up is known."""
+    if location.state is not S.DISMOUNTED or location.closed_lsn is None:
+        raise IllegalMove(f"{location.database} was not closed cleanly.")
+    if any(member.server == server for member in location.eligible):
+        raise IllegalMove(f"{server} has every acknowledged change of {location.database}.")
+    return begin_activation(mount_asked(location, reason=reason), server, reason=reason, lossy=True, until=until)

@@ -33,7 +33,7 @@ from everpost.directory.tenure import Challengers, Tenure, TenureLost
 from everpost.errors import EverpostError
 from everpost.log import configure, fact
 from everpost.model.array import HolderRecord
-from everpost.model.database import CopyStatus, MailboxDatabase
+from everpost.model.database import CopyStatus, MailboxDatabase, Opening
 from everpost.model.dns import DnsUpdater
 from everpost.model.server import Role
 from everpost.model.tenure import FencingRecord, TenureState
@@ -372,10 +372,10 @@ class Agent:
             await self.tenure.release()
 
 
-async def prepare_store(connection: object, lossy: bool) -> None:
+async def prepare_store(connection: object, opening: Opening) -> None:
     """Bring the store's schema up to date in the opening transaction."""
     assert isinstance(connection, asyncpg.Connection)
-    await migrate(connection, lossy=lossy)
+    await migrate(connection, lossy=opening.lossy, anew=opening.until is not None)
 
 
 async def keep_store(connection: object, complete: bool) -> None:

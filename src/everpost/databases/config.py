@@ -159,3 +159,8 @@ def upstream_file(info: str | None, delay: float = 0.0, until: float | None = No
     if until is not None:
         text += f"{TARGET} = '{datetime.fromtimestamp(until, UTC).isoformat(sep=' ')}'\n"
     return text
+
+
+def moment(text: str) -> float | None:
+    """The `until` of an instance, as its setting says it."""
+    return datetime.fromisoformat(text).timestamp() if text else None

@@ -1,8 +1,9 @@
-"""What PostgreSQL writes about itself: LSNs, pg_controldata, timeline histories. Pure parsing."""
+"""What PostgreSQL writes about itself: LSNs, pg_controldata, timeline histories. Parsing, and histories looked up."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import msgspec
 
@@ -82,3 +83,18 @@ def parse_history(text: str) -> list[Fork]:
         if len(words) >= 2 and words[0].isdigit():
             forks.append(Fork(int(words[0]), parse_lsn(words[1])))
     return forks
+
+
+def began(pgdata: Path, timeline: int) -> int | None:
+    """Where a timeline began, by the history that came with its log; None for the first, or if it is not here."""
+    try:
+        text = (pgdata / "pg_wal" / f"{timeline:08X}.history").read_text()
+    except OSError:
+        return None
+    forks = parse_history(text)
+    return forks[-1].lsn if forks else None
+
+
+def newest_timeline(pgdata: Path) -> int:
+    """The newest timeline whose history is there, which is `latest` at a start. 1: none was ever promoted."""
+    return max((int(path.stem, 16) for path in (pgdata / "pg_wal").glob("*.history")), default=1)

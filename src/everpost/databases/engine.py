@@ -125,17 +125,10 @@ class PostgresEngine:
             end_lsn=end,
             mark_token=mark.token if mark is not None else None,
             mark_nonce=mark.nonce if mark is not None else "",
-            begin_lsn=self._began(timeline),
+            mark_until=mark.until if mark is not None else None,
+            begin_lsn=control.began(self.layout.pgdata, timeline),
+            next_timeline=control.newest_timeline(self.layout.pgdata),
         )
-
-    def _began(self, timeline: int) -> int | None:
-        """Where a timeline began, by the history that came with its log; None for the first, or if it is not here."""
-        try:
-            text = (self.layout.pgdata / "pg_wal" / f"{timeline:08X}.history").read_text()
-        except OSError:
-            return None
-        forks = control.parse_history(text)
-        return forks[-1].lsn if forks else None
 
     async def running(self) -> Token | bool | None:
         """By the warden's word."""
@@ -280,6 +273,7 @@ class PostgresEngine:
             timeline=row["received_tli"] or 0,
             streaming=row["status"] == "streaming",
             known_generated_lsn=row["generated"],
+            stands_at=config.moment(row["stands"]),
         )
 
     async def keep_log(self, seconds: float | None) -> None:
@@ -313,9 +307,9 @@ class PostgresEngine:
 
     # -- becoming active ----------------------------------------------------------------------------------------
 
-    async def mark(self, token: Token, nonce: str) -> None:
+    async def mark(self, token: Token, nonce: str, until: float | None = None) -> None:
         """fsynced before the promotion begins."""
-        self.layout.save_mark(Mark(token=token, nonce=nonce))
+        self.layout.save_mark(Mark(token=token, nonce=nonce, until=until))
 
     async def promote(self, token: Token, received: Received) -> Promoted:
         """Guarded first; standby.signal is back before anything else is done."""
@@ -340,7 +334,7 @@ class PostgresEngine:
         )
         return Promoted(timeline, begin, complete)
 
-    async def record_opening(self, opening: Opening, prepare: Callable[[object, bool], Awaitable[None]]) -> None:
+    async def record_opening(self, opening: Opening, prepare: Callable[[object, Opening], Awaitable[None]]) -> None:
         """Roles, database and schema if they are missing; then one transaction."""
         await bootstrap(self._sockets, self._port)
         connection = await connect(self._sockets, self._port, config.MAIL)
@@ -356,7 +350,7 @@ class PostgresEngine:
                     opening.begin_lsn,
                     opening.nonce,
                 )
-                await prepare(connection, opening.lossy)
+                await prepare(connection, opening)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
             raise Unavailable(f"The opening of {self.database} could not be written: {error}.") from error
         finally:

@@ -17,7 +17,8 @@ from everpost.model.database import Opening, Token
 class Files(msgspec.Struct, frozen=True, kw_only=True):
     """What a copy's files say of themselves. `end_lsn` None: unknown, as after a crash of an active; `was_primary`:
     the control file says that it ran, or was shut down, as a primary; `mark_*`: the last promotion begun here;
-    `begin_lsn`: where their newest timeline began, None if that is not known."""
+    `mark_until`: of one at a point in time, which (Unix seconds); `begin_lsn`: where their newest timeline began, None
+    if that is not known; `next_timeline`: the newest that has a history here, which a start replays."""
 
     present: bool
     spoilt: bool = False
@@ -26,7 +27,9 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
     end_lsn: int | None = None
     mark_token: Token | None = None
     mark_nonce: str = ""
+    mark_until: float | None = None
     begin_lsn: int | None = None
+    next_timeline: int = 0
 
 
 class Upstream(NamedTuple):
@@ -89,13 +92,15 @@ class Positions(NamedTuple):
 
 
 class StandbyPositions(NamedTuple):
-    """One look at a passive; `streaming`: its receiver is connected and running."""
+    """One look at a passive; `streaming`: its receiver is connected and running. `stands_at`: Unix seconds, to the
+    microsecond; it was started to replay up to then, its log goes beyond, and it replays no more."""
 
     received_lsn: int
     replayed_lsn: int
     timeline: int
     streaming: bool
     known_generated_lsn: int | None
+    stands_at: float | None = None
 
 
 class Probe(Protocol):
@@ -151,13 +156,14 @@ class Engine(Protocol):
     async def standby_positions(self) -> StandbyPositions:
         """Queue lengths of a passive."""
 
-    async def mark(self, token: Token, nonce: str) -> None:
-        """Note durably that a promotion at `token` begins (3.3); refused below the highest token ever seen."""
+    async def mark(self, token: Token, nonce: str, until: float | None = None) -> None:
+        """Note durably that a promotion at `token` begins (3.3), at a point in time if there is one; refused below the
+        highest token ever seen."""
 
     async def promote(self, token: Token, received: Received) -> Promoted:
         """Guard the instance at the deadline, promote, make it a standby for its next start."""
 
-    async def record_opening(self, opening: Opening, prepare: Callable[[object, bool], Awaitable[None]]) -> None:
+    async def record_opening(self, opening: Opening, prepare: Callable[[object, Opening], Awaitable[None]]) -> None:
         """The opening transaction: schema, opening row, and the jump of UIDs if it is lossy; committed on return."""
 
     async def upkeep(self, work: Callable[[object], Awaitable[None]]) -> None:

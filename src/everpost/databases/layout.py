@@ -39,10 +39,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Mark(msgspec.Struct, frozen=True, kw_only=True):
-    """A promotion that was begun (3.3)."""
+    """A promotion that was begun (3.3); `until`: Unix seconds, of a copy that stood at a point in time."""
 
     token: Token
     nonce: str
+    until: float | None = None
 
 
 class TokenWentBack(EverpostError):

@@ -17,6 +17,8 @@ select coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0'), 0)::bigint as
        -- Without a receiver the log on disk says it; the control file lags behind until the next restartpoint.
        coalesce(r.received_tli, (select max(('x' || left(name, 8))::bit(32)::int) from pg_ls_waldir()
                                   where name ~ '^[0-9A-F]{24}$')) as received_tli,
-       pg_wal_lsn_diff(r.latest_end_lsn, '0/0')::bigint as generated
+       pg_wal_lsn_diff(r.latest_end_lsn, '0/0')::bigint as generated,
+       case when pg_is_in_recovery() and pg_get_wal_replay_pause_state() = 'paused'
+            then current_setting('recovery_target_time') else '' end as stands
   from (select 1) one left join pg_stat_wal_receiver r on true
 """

@@ -96,7 +96,7 @@ class Member(msgspec.Struct, frozen=True, order=True, array_like=True):
 
 class Opening(msgspec.Struct, frozen=True, array_like=True):
     """One recorded opening of a database: the timeline that began at `begin_lsn` under `token`. `comment`: who ordered
-    it and why, when it was with loss."""
+    it and why, when it was with loss; `until`: Unix seconds, when what came after that time was given up (LAG-6)."""
 
     token: Token
     server: str
@@ -105,6 +105,7 @@ class Opening(msgspec.Struct, frozen=True, array_like=True):
     nonce: str
     lossy: bool = False
     comment: str = ""
+    until: float | None = None
 
 
 class LocationState(enum.StrEnum):
@@ -132,6 +133,7 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
     `eligible`: the members that may be activated without loss; always holds the active's own member once opened.
     `openings`: the history of openings, oldest first, by which forks are recognised (3.5).
     `dismount`: an administrator wants it closed; whatever is under way now ends so, at whoever's hands (T-AM-6).
+    `until`: Unix seconds; the copy that is activated with loss is opened as it was then, and nothing later (LAG-6).
     """
 
     database: str
@@ -148,6 +150,7 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
     refused: tuple[Refusal, ...] = ()
     reason: str = ""
     dismount: bool = False
+    until: float | None = None
 
     @property
     def single(self) -> bool:
@@ -199,7 +202,8 @@ class CopyStatus(msgspec.Struct, frozen=True, kw_only=True):
     """What an agent knows of its own copy; LSNs are bytes, queues are 1 MB generations (`None` = unknown).
     `generated_at`: when the newest known log was first known, Unix seconds. `seed_*` while it is being seeded.
     `resumes`: the administrator's resumptions that this state already answers to. `diverged`: folders on that server
-    with what openings with loss left behind there."""
+    with what openings with loss left behind there. `stands_at`: the point in time (Unix seconds) up to which it has
+    replayed, and not further."""
 
     database: str
     server: str
@@ -219,3 +223,4 @@ class CopyStatus(msgspec.Struct, frozen=True, kw_only=True):
     seed_source: str = ""
     resumes: int = 0
     diverged: tuple[str, ...] = ()
+    stands_at: float | None = None

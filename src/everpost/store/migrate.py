@@ -38,9 +38,10 @@ async def covered(connection: Connection) -> None:
     await connection.execute("select everpost_mail.covered()")
 
 
-async def migrate(connection: Connection, *, lossy: bool) -> None:
+async def migrate(connection: Connection, *, lossy: bool, anew: bool = False) -> None:
     """Create or update the schema if it is older than this release, then jump the UIDs if the activation is lossy.
 
+    `anew`: every folder has another UIDVALIDITY, as what was removed from it comes back by this opening (LAG-6).
     Runs after the row of `everpost.opening` was written, in its transaction: MODSEQs begin at the new epoch. A schema
     of a newer release is left alone: what a later release adds, this one passes over. Raises Refused for one that is
     older than OLDEST.
@@ -58,3 +59,7 @@ async def migrate(connection: Connection, *, lossy: bool) -> None:
         await connection.execute(f"comment on schema everpost_mail is 'version {VERSION}'")
     if lossy:
         await connection.execute("select everpost_mail.lossy_jump()")
+    if anew:
+        await connection.execute(
+            "update everpost_mail.folder set uid_validity = everpost_mail.new_uid_validity(mailbox)"
+        )

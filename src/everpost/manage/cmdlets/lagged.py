@@ -13,6 +13,8 @@ from everpost.model.database import CopyState, LocationState, MailboxDatabase
 
 REPLAY_WAIT = 3600.0
 """Seconds a move waits until a lagged copy has replayed what it has: up to 14 days of mail."""
+IDLE_WAIT = 60.0
+"""Seconds without any progress after which a copy that replays up to a time has no more log."""
 
 
 async def play_down(context: CommandContext, found: MailboxDatabase, server: str, reason: str) -> None:
@@ -48,22 +50,39 @@ def moment(text: str) -> float:
     return found.timestamp()
 
 
-async def stand_at(context: CommandContext, found: MailboxDatabase, server: str, text: str) -> None:
-    """The copy replays up to a time that lies within its lag, and stands there. Raises Refused if it does not."""
-    settings, until = found.copy(server), moment(text)
+def iso(seconds: float) -> str:
+    """Unix seconds as a time in ISO 8601."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def may_stand(context: CommandContext, found: MailboxDatabase, server: str, until: float) -> None:
+    """Whether the copy can come to stand at that time. Raises Refused if it has replayed more."""
+    settings = found.copy(server)
     name = f"{found.name}\\{server}"
     now = context.clock.wall().timestamp()
     if settings.lag <= 0 or any(one.server == server for one in context.organization.locations[found.name][0].set):
         raise Refused(f"{name} does not lag: it has replayed all.", remedy="Only a lagged copy can stand in the past.")
-    if not now - settings.lag < until <= now:
-        oldest = datetime.fromtimestamp(now - settings.lag, UTC).isoformat(timespec="seconds")
-        raise Refused(f"{name} has replayed up to {oldest}.", remedy="Name a time between then and now.")
+    stands = settings.replay_to if settings.suspended else None
+    if stands is not None and until < stands:
+        raise Refused(f"{name} stands at {iso(stands)}, and cannot go back.", remedy="Name a later time.")
+    if until > now or (stands is None and until <= now - settings.lag):
+        raise Refused(
+            f"{name} has replayed up to {iso(now - settings.lag)}.", remedy="Name a time between then and now."
+        )
+
+
+async def stand_at(context: CommandContext, found: MailboxDatabase, server: str, text: str) -> None:
+    """The copy replays up to a time that lies within its lag, and stands there. Raises Refused if it does not."""
+    settings, until = found.copy(server), moment(text)
+    may_stand(context, found, server, until)
+    name = f"{found.name}\\{server}"
     comment = f"stands at {text}; Resume-MailboxDatabaseCopy lets it go on"
     after = replace(settings, suspended=True, suspend_comment=comment, replay_to=until)
     await change_copy(context, found, server, after)
     await until_state(context, found, server, CopyState.SUSPENDED)
     context.warning(
-        f"{name} {comment}. It can be read on {server} by psql or pg_dump on its socket, and not be activated."
+        f"{name} {comment}. It can be read on {server} by psql or pg_dump on its socket;"
+        f" Move-ActiveMailboxDatabase {found.name} -ActivateOnServer {server} -ReplayToTime {text} opens it as it is."
     )
 
 

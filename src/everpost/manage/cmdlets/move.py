@@ -5,7 +5,7 @@ from __future__ import annotations
 from everpost.activemanager.view import View
 from everpost.errors import EverpostError, NotFound, Refused
 from everpost.manage import registry
-from everpost.manage.cmdlets import lagged, lossy
+from everpost.manage.cmdlets import lagged, lossy, pointintime
 from everpost.manage.cmdlets.change import look_up
 from everpost.manage.cmdlets.databases import database
 from everpost.manage.cmdlets.placement import Checks, move_row, rank, row_of, switch, view_of
@@ -45,14 +45,17 @@ async def move_active_mailbox_database(
     terminate_on_warning: bool = False,
     move_all_databases_or_none: bool = False,
     accept_data_loss: bool = False,
+    replay_to_time: str = "",
     what_if: bool = False,
 ) -> list[Row]:
     """Make another copy the active one, without loss; without -ActivateOnServer the best copy is chosen.
 
     -Server moves every active database of a server, each to its own best copy. -ActivatePreferredOnServer moves back
     what prefers that server. A database whose complete copies are all gone is activated with loss only with a
-    -MountDialOverride other than Lossless (None: the one set on the target) and -AcceptDataLoss. -WhatIf shows the
-    ranking with the reason for each refusal.
+    -MountDialOverride other than Lossless (None: the one set on the target) and -AcceptDataLoss. -ReplayToTime
+    2026-01-31T09:30:00Z with -ActivateOnServer and -AcceptDataLoss opens a lagged copy as it was then and gives up all
+    mail accepted since; the copies that have it are kept aside. -WhatIf shows the ranking with the reason for each
+    refusal, or what would be given up.
     """
     del skip_client_experience_checks  # the content index is part of the database: there is nothing to leave out
     checks = Checks(
@@ -72,6 +75,16 @@ async def move_active_mailbox_database(
             raise NotFound(
                 f"{target} has no copy of {found.name}.", remedy=f"Its copies are on {', '.join(found.servers)}."
             )
+    if replay_to_time:
+        if not identity:
+            raise Refused("-ReplayToTime is about one database.", remedy="Name it, as in MB01.")
+        if what_if:
+            return await _in_the_past(context, chosen[0], target, replay_to_time)
+        return [
+            await pointintime.activate(
+                context, chosen[0], target, replay_to_time, accepted=accept_data_loss, comment=move_comment
+            )
+        ]
     if what_if:
         return [row for found in chosen for row in await _ranking(context, found, target, checks, dial)]
     if move_all_databases_or_none:
@@ -181,6 +194,15 @@ async def _ranking(
         text = "is the active now" if server == location.active else why
         rows.append(_line(found.name, server, None, None, text))
     return rows
+
+
+async def _in_the_past(context: CommandContext, found: MailboxDatabase, target: str | None, text: str) -> list[Row]:
+    """What -WhatIf shows of an activation at a point in time."""
+    try:
+        plan = await pointintime.preview(context, found, target, text)
+    except Refused as refused:
+        return [_line(found.name, target or "", None, None, str(refused))]
+    return [_line(found.name, target or "", 1, None, f"needs -AcceptDataLoss: {plan.sentence}")]
 
 
 def _line(name: str, server: str, place: int | None, number: int | None, text: str) -> Row:
