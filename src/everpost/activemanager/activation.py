@@ -172,10 +172,6 @@ class Activation:
                 " was opened elsewhere"
             )
 
-    def _must_begin_at(self, begin: int, point: int) -> None:
-        if begin != point:
-            raise NotComplete(f"it was promoted at {begin:X}, and not where it stood, at {point:X}")
-
     def _must_hold_tenure(self, location: Location) -> None:
         if not self._still_mine():
             raise NotComplete(f"{self._me} lost its tenure while activating {location.database}")
