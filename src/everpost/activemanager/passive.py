@@ -52,7 +52,8 @@ class PassiveDuty:
         self._following: tuple[Token, str, float] | None = None
         self._positions: StandbyPositions | None = None
         self._generated: tuple[int, float] | None = None
-        self._token: Token | None = None
+        self.token: Token | None = None
+        """At which the copy follows, or followed last."""
         self._streaming_at = 0.0
         self._remedies = 0
         self._announced: Verdict | None = None
@@ -236,7 +237,7 @@ class PassiveDuty:
 
     def _began_following(self, upstream: Upstream) -> None:
         self._following = (upstream.token, upstream.server, upstream.delay)
-        self._token = upstream.token
+        self.token = upstream.token
         self._streaming_at = self._host.clock.boottime()
 
     async def _rewind(self, held: Held, upstream: Upstream, verdict: Verdict) -> Outcome:
@@ -436,7 +437,7 @@ class PassiveDuty:
             server=self._host.me,
             state=state,
             incarnation=self._engine.incarnation,
-            token=self._token,
+            token=self.token,
             error=error,
             resumes=self._resumes,
             generated_lsn=self._generated[0] if self._generated is not None else None,
