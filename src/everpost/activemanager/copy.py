@@ -111,6 +111,7 @@ class CopyController:
         self._crashes: deque[float] = deque(maxlen=4)
         self.held: Held | None = None
         self.active: ActiveDuty | None = None
+        engine.on_lost(self.wake)
         self._passive = PassiveDuty(database, engine, host, self.wake)
         self._trouble = Trouble()
         self.state = CopyState.INITIALIZING

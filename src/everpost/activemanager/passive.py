@@ -287,12 +287,11 @@ class PassiveDuty:
 
     async def _follow(self, held: Held, upstream: Upstream, settings: CopySettings) -> Outcome:
         now = self._host.clock.boottime()
-        if not await self._engine.alive():
-            self._following = None
-            return CopyState.FAILED, "its postmaster does not answer"
         await self._look()
         if self._positions is None:
-            return CopyState.FAILED, "it does not answer"
+            if not await self._engine.alive():
+                self._following = None
+            return CopyState.FAILED, "its postmaster does not answer"
         if self._positions.streaming:
             self._streaming_at = now
             self._remedies = 0
