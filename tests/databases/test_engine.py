@@ -307,12 +307,17 @@ async def test_the_warden_fences_a_guarded_instance_at_the_deadline_without_the_
 
 async def test_a_new_warden_kills_what_a_killed_one_left(hosts: list[Host]) -> None:
     host = hosts[0]
-    await first_active(host)
+    engine = await first_active(host)
+    assert await engine.alive()
+    lost = asyncio.Event()
+    engine.on_lost(lost.set)
     pid = (await host.client.children())["MB01"].pid
     os.kill(pid, signal.SIGSTOP)  # it cannot act on the kernel's SIGQUIT when its parent dies
     tree = processes.tree(pid)
     host.process.kill()  # type: ignore[union-attr]
     host.process.wait()  # type: ignore[union-attr]
     assert processes.alive(pid)
+    assert not lost.is_set()
     host.start_warden()
     assert not processes.any_alive(tree)
+    await asyncio.wait_for(lost.wait(), 5.0)  # whoever looks at it needs no look to know

@@ -103,7 +103,6 @@ class SimulatedAgent:
             self.line,
             keys.ROOT,
             on_change=self._on_live_change,  # type: ignore[arg-type]
-            wake=self._wake_manager,  # type: ignore[arg-type]
         )
         self.live = Live(cache.get)
         async with asyncio.TaskGroup() as group:

@@ -127,10 +127,16 @@ class SimulatedEngine:
 
     # -- what there is -------------------------------------------------------------------------------------------
 
+    def on_lost(self, tell: Callable[[], None]) -> None:
+        """A hint that never comes here: all must go well without it."""
+
+    def outline(self) -> Files:
+        return Files(present=self._storage.present, spoilt=self._storage.spoilt)
+
     async def files(self) -> Files:
         storage = self._storage
         if not storage.present or storage.spoilt:
-            return Files(present=storage.present, spoilt=storage.spoilt)
+            return self.outline()
         end = storage.shutdown
         if not storage.was_primary:
             end = storage.flushed_lsn

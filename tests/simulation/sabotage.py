@@ -13,6 +13,7 @@ from everpost.activemanager import bestcopy, decide, setpolicy, transitions
 from everpost.activemanager.activation import Activation
 from everpost.activemanager.copy import CopyController
 from everpost.activemanager.decide import Activate
+from everpost.activemanager.publishing import Publisher
 from everpost.activemanager.record import Held, LocationWriter, Superseded
 from everpost.activemanager.service import ActiveManager
 from everpost.activemanager.synchronous import SetKeeper
@@ -84,20 +85,20 @@ async def _grow_by_reading(self: SetKeeper, member: Member, *, honest: Any = Set
         self._quiet_until[member.server] = self._clock.boottime() + 2.0
 
 
-async def _publish_unseen(self: ActiveManager) -> None:
+async def _publish_unseen(self: Publisher) -> None:
     last, at = b"", 0.0
     shown: list[tuple[object, ...]] = []
     while True:
         rows = self.statuses()
         facts: list[tuple[object, ...]] = [(row.database, row.state, row.incarnation, row.token) for row in rows]
         value = encode(rows)
-        if (facts != shown or self.clock.boottime() - at >= 1.0) and value != last:
+        if (facts != shown or self._clock.boottime() - at >= 1.0) and value != last:
             try:
-                await self._directory.txn(self._own_guard(), {keys.status(self.me): value})
-                last, shown, at = value, facts, self.clock.boottime()
+                await self._directory.txn(self._own_guard(), {**self._take_progress(), keys.status(self._me): value})
+                last, shown, at = value, facts, self._clock.boottime()
             except (OutcomeUnknown, Unavailable):
                 last = b""
-        await self.clock.sleep(0.1)
+        await self._clock.sleep(0.1)
 
 
 async def _close_blindly(self: CopyController, held: Held, *, honest: Any = CopyController._close) -> None:
@@ -157,7 +158,7 @@ FOUND: dict[str, Sabotage] = {
         ((decide, "_new_round", _forgotten_round),), Setting(PAIR, favour=("stuck disk",))
     ),
     "a status that an older one replaced": Sabotage(
-        ((ActiveManager, "_publish_forever", _publish_unseen),),
+        ((Publisher, "run", _publish_unseen),),
         Setting(PAIR, favour=("administrator", "bad line")),
     ),
     "a close of an instance that died": Sabotage(

@@ -182,7 +182,7 @@ class Activation:
             # A primary of a former epoch, or a former try that got no further: nothing of it may live on.
             await self._engine.kill()
             running = False
-        files = await self._engine.files()
+        files = self._engine.outline()
         if not files.present and not location.openings:
             await self._engine.create()
             running = False

@@ -23,7 +23,6 @@ Upkeep = Callable[[object, bool], Awaitable[None]]
 """The store's daily work, given a connection to an open active, and whether no other copy lacks anything of it: then
 what it counts while the set is empty (3.4: UIDs) begins anew."""
 GENERATION = 1024 * 1024
-PROGRESS_EVERY = 1.0
 LOCAL_PROBE_EVERY = 1.0
 COVER_EVERY = 10.0
 UPKEEP_EVERY = 3600.0
@@ -52,7 +51,6 @@ class ActiveDuty:
             move=self._move,
             kept_out=self._kept_out,
         )
-        self._progress_at = 0.0
         self._local_commit: asyncio.Task[None] | None = None
         self._local_begun = now
         self._local_done = now
@@ -96,15 +94,13 @@ class ActiveDuty:
         await self._keeper.adopt(held)
 
     async def tick(self) -> None:
-        """Look at the set, then at the host's own disk, then record progress."""
+        """Look at the set, then at the host's own disk, then note progress."""
         self._watch_own_disk()
         self._keep_up()
         await self._keeper.tick()
-        now = self._host.clock.boottime()
         positions = self._keeper.positions
-        if positions is not None and now - self._progress_at >= PROGRESS_EVERY:
-            self._progress_at = now
-            await self._host.put_progress(
+        if positions is not None:
+            self._host.note_progress(
                 self._database,
                 Progress(
                     token=self.token,

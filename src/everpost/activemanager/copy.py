@@ -91,8 +91,8 @@ class Host(Protocol):
     async def floor(self, database: str) -> Progress | None:
         """The recorded progress, linearizable."""
 
-    async def put_progress(self, database: str, progress: Progress) -> None:
-        """Record progress, guarded by this server's fence."""
+    def note_progress(self, database: str, progress: Progress) -> None:
+        """Have progress recorded within a second, guarded by this server's fence."""
 
     def publish(self, database: str, *, epoch: int, single: bool) -> None:
         """Write the shared page (epoch 0: not open here)."""
@@ -111,6 +111,7 @@ class CopyController:
         self._crashes: deque[float] = deque(maxlen=4)
         self.held: Held | None = None
         self.active: ActiveDuty | None = None
+        engine.on_lost(self.wake)
         self._passive = PassiveDuty(database, engine, host, self.wake)
         self._trouble = Trouble()
         self.state = CopyState.INITIALIZING
@@ -136,7 +137,7 @@ class CopyController:
             self._changed.clear()
             try:
                 await self._step()
-                pause = TICK
+                pause = self._until_tick()
             except Superseded:
                 await self._reread()
                 pause = 0.0
@@ -150,6 +151,11 @@ class CopyController:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._changed.wait()
+
+    def _until_tick(self) -> float:
+        """All copies of a server look at the same moments: they share one question to the warden, and the processes of
+        the host sleep in between."""
+        return TICK - self._host.clock.boottime() % TICK
 
     def _note(self, state: CopyState, error: str = "") -> None:
         if (state, error) != (self.state, self.error):
@@ -366,6 +372,11 @@ class CopyController:
             return shut if target is not None else transitions.dismounted(shut, reason="dismounted")
 
         self.held = await self._host.writer.change(held, move)
+
+    def facts(self) -> tuple[object, ...]:
+        """What other servers wait for, of all that `status` says."""
+        token = self.active.token if self.active is not None else self._passive.token
+        return self.database, self.state, self.engine.incarnation, token
 
     def status(self) -> CopyStatus:
         """What Get-MailboxDatabaseCopyStatus shows of this copy."""

@@ -27,6 +27,7 @@ class Live:
     def __init__(self, get: Callable[[str], Entry | None]) -> None:
         self._get = get
         self._decoded: dict[str, tuple[int, object]] = {}
+        self._statuses: dict[str, tuple[int, Mapping[str, CopyStatus]]] = {}
 
     def _value(self, key: str, kind: type) -> tuple[object, int] | None:
         entry = self._get(key)
@@ -62,7 +63,13 @@ class Live:
     def status(self, server: str) -> Mapping[str, CopyStatus]:
         """What the server last said of its copies, by database."""
         found = self._value(keys.status(server), list[CopyStatus])
-        return {} if found is None else {row.database: row for row in found[0]}  # type: ignore[attr-defined]
+        if found is None:
+            return {}
+        rows, revision = found
+        known = self._statuses.get(server)
+        if known is None or known[0] != revision:
+            known = self._statuses[server] = (revision, {row.database: row for row in rows})  # type: ignore[attr-defined]
+        return known[1]
 
 
 class Gatherer:

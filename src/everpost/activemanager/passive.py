@@ -52,7 +52,8 @@ class PassiveDuty:
         self._following: tuple[Token, str, float] | None = None
         self._positions: StandbyPositions | None = None
         self._generated: tuple[int, float] | None = None
-        self._token: Token | None = None
+        self.token: Token | None = None
+        """At which the copy follows, or followed last."""
         self._streaming_at = 0.0
         self._remedies = 0
         self._announced: Verdict | None = None
@@ -242,7 +243,7 @@ class PassiveDuty:
 
     def _began_following(self, upstream: Upstream) -> None:
         self._following = (upstream.token, upstream.server, upstream.delay)
-        self._token = upstream.token
+        self.token = upstream.token
         self._streaming_at = self._host.clock.boottime()
 
     async def _rewind(self, held: Held, upstream: Upstream, verdict: Verdict) -> Outcome:
@@ -292,12 +293,11 @@ class PassiveDuty:
 
     async def _follow(self, held: Held, upstream: Upstream, settings: CopySettings) -> Outcome:
         now = self._host.clock.boottime()
-        if not await self._engine.alive():
-            self._following = None
-            return CopyState.FAILED, "its postmaster does not answer"
         await self._look()
         if self._positions is None:
-            return CopyState.FAILED, "it does not answer"
+            if not await self._engine.alive():
+                self._following = None
+            return CopyState.FAILED, "its postmaster does not answer"
         if self._positions.streaming:
             self._streaming_at = now
             self._remedies = 0
@@ -442,7 +442,7 @@ class PassiveDuty:
             server=self._host.me,
             state=state,
             incarnation=self._engine.incarnation,
-            token=self._token,
+            token=self.token,
             error=error,
             resumes=self._resumes,
             generated_lsn=self._generated[0] if self._generated is not None else None,

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from everpost.activemanager.decide import Action, Activate, Settle, TakePam, TakeServer
@@ -45,6 +46,15 @@ class Performer:
         self._taker = taker
         self._clock = clock
         self._own_guard = own_guard
+
+    async def perform_all(self, actions: Sequence[Action], view: View) -> None:
+        """What one look decided: tenures first, as each changes what may be done; then all databases at once, each by
+        a compare-and-swap of its own record. The limits of a server were counted when it was decided."""
+        for action in actions:
+            if isinstance(action, TakeServer | TakePam):
+                await self.perform(action, view)
+        databases = [action for action in actions if isinstance(action, Activate | Settle)]
+        await asyncio.gather(*(self.perform(action, view) for action in databases))
 
     async def perform(self, action: Action, view: View) -> bool:
         """Whether the action was confirmed. False: it lost a race or its outcome is unknown; decide anew on a newer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from everpost.activemanager.gather import Gatherer, Live
 from everpost.activemanager.lag import LOW_SPACE
 from everpost.activemanager.peers import Agents
 from everpost.activemanager.perform import Performer, Taker
+from everpost.activemanager.publishing import Publisher
 from everpost.activemanager.record import Held, LocationWriter
 from everpost.activemanager.synchronous import Peers
 from everpost.activemanager.view import View
@@ -39,11 +40,20 @@ from everpost.model.tenure import TenureState
 log = logging.getLogger(__name__)
 
 DECIDE_EVERY = 0.1
-STATUS_EVERY = 1.0
-STATUS_LOOK = 0.1
 SCRUB_EVERY = 7 * 86400.0
 """Seconds between two readings of all pages of a passive copy."""
 CHANGE_TRIES = 20
+QUIET = (
+    keys.TENURES,
+    keys.PROGRESS,
+    keys.JOURNAL,
+    keys.ARRAYS,
+    keys.TOKENS,
+    keys.MAILBOXES,
+    keys.ADDRESSES,
+    keys.HEALTH_MAILBOXES,
+)
+"""What changes all the time, or concerns no copy: it is read at the next look, and nobody is woken for it."""
 REACH = 0.5
 """Seconds PAM gives an agent to answer when it must say who is out of reach."""
 
@@ -122,8 +132,18 @@ class ActiveManager:
         self._gatherer = Gatherer(me, live)
         self._performer = Performer(me, directory, self.writer, taker, clock, self._own_guard)
         self._copies: dict[str, tuple[CopyController, asyncio.Task[None]]] = {}
+        self._publisher = Publisher(
+            me,
+            directory,
+            clock,
+            copies=lambda: [controller for controller, _ in self._copies.values()],
+            shown=lambda: live.status(me).values(),
+            own_guard=self._own_guard,
+        )
         self._changed = asyncio.Event()
         self._waiting: dict[str, str] = {}
+        self._told: dict[str, dict[str, tuple[object, ...]]] = {}
+        """What each server's status last said of its copies, without positions."""
 
     # -- what the copies ask (copy.Host, synchronous.Peers) -----------------------------------------------------
 
@@ -207,12 +227,9 @@ class ActiveManager:
         entry = await self._directory.get(keys.progress(database))
         return None if entry is None else decode(Progress, entry.value)
 
-    async def put_progress(self, database: str, progress: Progress) -> None:
-        """Record progress; a lost answer does not matter, the next one comes in a second."""
-        try:
-            await self._directory.txn(self._own_guard(), {keys.progress(database): encode(progress)})
-        except (OutcomeUnknown, Unavailable):
-            pass
+    def note_progress(self, database: str, progress: Progress) -> None:
+        """Recorded each second, with the status."""
+        self._publisher.note_progress(database, progress)
 
     def publish(self, database: str, *, epoch: int, single: bool) -> None:
         """Write the shared page of this host."""
@@ -298,7 +315,7 @@ class ActiveManager:
 
     def statuses(self) -> list[CopyStatus]:
         """Our copies."""
-        return [controller.status() for controller, _ in self._copies.values()]
+        return self._publisher.statuses()
 
     async def shut_down(self, limit: float) -> None:
         """A clean stop: databases with another complete copy move there, each to the best of them; the others are
@@ -364,16 +381,46 @@ class ActiveManager:
     # -- loops --------------------------------------------------------------------------------------------------
 
     def wake(self) -> None:
-        """Documents, locations or tenures changed."""
+        """Something that concerns every copy changed."""
         self._changed.set()
         for controller, _ in self._copies.values():
             controller.wake()
+
+    def saw(self, key: str) -> None:
+        """A key of the directory changed: whom it concerns looks at once. Everybody else looks every TICK anyway, and
+        dozens of keys change each second on an idle DAG."""
+        if key.startswith(QUIET):
+            return
+        if key.startswith(keys.LOCATIONS):
+            self._wake_copies({key.removeprefix(keys.LOCATIONS)})
+        elif key.startswith(keys.STATUS):
+            self._wake_copies(self._news(key.removeprefix(keys.STATUS)))
+        else:
+            self.wake()
+
+    def _wake_copies(self, databases: Collection[str]) -> None:
+        if databases:
+            self._changed.set()
+        for name in databases:
+            found = self._copies.get(name)
+            if found is not None:
+                found[0].wake()
+
+    def _news(self, server: str) -> set[str]:
+        """The databases of which the server's status says more than new positions."""
+        rows = self._live.status(server)
+        facts: dict[str, tuple[object, ...]] = {
+            name: (row.state, row.incarnation, row.token, row.seed_source, row.error) for name, row in rows.items()
+        }
+        before = self._told.get(server, {})
+        self._told[server] = facts
+        return {name for name in facts.keys() | before.keys() if facts.get(name) != before.get(name)}
 
     async def run(self) -> None:
         """Until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._decide_forever())
-            group.create_task(self._publish_forever())
+            group.create_task(self._publisher.run())
             group.create_task(self._manage_copies_forever(group))
 
     def _dag(self) -> DatabaseAvailabilityGroup | None:
@@ -395,8 +442,7 @@ class ActiveManager:
             self._changed.clear()
             if self._tenure.valid():
                 view = self._view()
-                for action in decide(view):
-                    await self._performer.perform(action, view)
+                await self._performer.perform_all(decide(view), view)
                 self._say_who_waits(view)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DECIDE_EVERY):
@@ -408,24 +454,6 @@ class ActiveManager:
             if self._waiting.get(database) != why:
                 fact(log, "no copy can be activated", level=logging.ERROR, database=database, why=why)
         self._waiting = waiting
-
-    async def _publish_forever(self) -> None:
-        shown: list[tuple[object, ...]] = []
-        at = 0.0
-        while True:
-            rows = self.statuses()
-            # A new state or incarnation is told at once, as others wait for it; positions once a second.
-            facts: list[tuple[object, ...]] = [(row.database, row.state, row.incarnation, row.token) for row in rows]
-            due = facts != shown or self.clock.boottime() - at >= STATUS_EVERY
-            # Compared with what the watch shows, not with what was sent: without tenure a write is refused, and an
-            # older one of unknown outcome may arrive after a newer one.
-            if due and rows != list(self._live.status(self.me).values()):
-                try:
-                    await self._directory.txn(self._own_guard(), {keys.status(self.me): encode(rows)})
-                    shown, at = facts, self.clock.boottime()
-                except (OutcomeUnknown, Unavailable):
-                    pass
-            await self.clock.sleep(STATUS_LOOK)
 
     async def _manage_copies_forever(self, group: asyncio.TaskGroup) -> None:
         while True:

@@ -75,9 +75,7 @@ class Agent:
         self.manager: ActiveManager | None = None
         self.tenure: Tenure | None = None
         self.challengers: Challengers | None = None
-        self._live_cache = DirectoryCache(
-            self.directory, keys.ROOT, on_change=self._on_live_change, wake=self._wake_manager
-        )
+        self._live_cache = DirectoryCache(self.directory, keys.ROOT, on_change=self._on_live_change)
         self.live = Live(self._live_cache.get)
         self.agents = Agents(self.organization.servers.get, tls.client_context(settings.tls_dir))
         self.voters = VoterKeeper(settings, self._watching, self.organization, self.agents)
@@ -173,6 +171,8 @@ class Agent:
             self.monitor.dns_changed(decode(DnsUpdater, found.value))
         if self.challengers is not None:
             self.challengers.on_change(key, found)
+        if self.manager is not None:
+            self.manager.saw(key)
 
     def _wake_manager(self) -> None:
         if self.manager is not None:
@@ -323,6 +323,8 @@ class Agent:
             if guarded:
                 await self._warden.deadline(until)
             page.set_deadline(until, epoch)
+            if not tenure.valid():  # it is as soon as this returns
+                asyncio.get_running_loop().call_soon(self._wake_manager)
 
         await self.coordination.wait_allowed()  # before any tenure: without one nothing is activated or served
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -19,6 +20,7 @@ else:
     Connection = asyncpg.Connection  # subscriptable in its stubs only
 
 _LOST = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.InternalClientError)
+POLL, POLL_MOST = 0.003, 0.02
 ANSWER = 1.5
 """Seconds after which a question to the own PostgreSQL counts as unanswered."""
 
@@ -43,6 +45,8 @@ class Line:
         self._database = database
         self._connection: Connection | None = None
         self._lock = asyncio.Lock()
+        self.on_lost: Callable[[], None] = lambda: None
+        """Called when the server ended the connection."""
 
     @property
     def up(self) -> bool:
@@ -51,9 +55,13 @@ class Line:
 
     def drop(self) -> None:
         """Abort it; never asks the server to cancel anything."""
-        if self._connection is not None:
-            self._connection.terminate()
-        self._connection = None
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+    def _ended(self, connection: object) -> None:
+        if connection is self._connection:
+            self.on_lost()
 
     async def ask(self, question: Callable[[Connection], Awaitable[T]], limit: float | None = ANSWER) -> T:
         """The answer within `limit` seconds, or the connection is dropped and Unavailable raised. What the server had
@@ -61,6 +69,7 @@ class Line:
         async with self._lock:
             if not self.up:
                 self._connection = await connect(self._sockets, self._port, self._database)
+                self._connection.add_termination_listener(self._ended)
             assert self._connection is not None
             task = asyncio.ensure_future(_finish(question(self._connection)))
             try:
@@ -88,6 +97,17 @@ class Line:
             return row
 
         return await self.ask(question, limit)
+
+    async def until(self, sql: str, limit: float) -> bool:
+        """Ask until the only column is true; whether it came true within `limit` seconds. The longer it takes the less
+        often it is asked: who asks a busy host all the time only delays what he waits for."""
+        began = time.monotonic()
+        while not (await self.row(sql))[0]:
+            waited = time.monotonic() - began
+            if waited > limit:
+                return False
+            await asyncio.sleep(min(max(waited / 8, POLL), POLL_MOST))
+        return True
 
 
 async def _finish(answer: Awaitable[T]) -> T:

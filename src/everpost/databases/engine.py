@@ -14,7 +14,7 @@ from pathlib import Path
 
 import asyncpg
 
-from everpost.databases import config, control, queries, wal
+from everpost.databases import config, control, processes, queries, wal
 from everpost.databases.binaries import Binaries
 from everpost.databases.bootstrap import bootstrap, forget_openings
 from everpost.databases.connection import CommitProbe, Line, connect
@@ -44,7 +44,8 @@ PROMOTE_LIMIT = 120.0
 KEEP_LOGS = 1024
 """Generations (1 MB) that an active keeps for absent and suspended copies, unless the settings say otherwise."""
 CLOSE_LIMIT = 10.0
-POLL = 0.003
+FOLLOW_LIMIT = 2.0
+"""Seconds a receiver may take to stop."""
 
 
 class PostgresEngine:
@@ -96,12 +97,22 @@ class PostgresEngine:
 
     # -- what there is ------------------------------------------------------------------------------------------
 
+    def on_lost(self, tell: Callable[[], None]) -> None:
+        """By the end of the connection that looks at it."""
+        self._line.on_lost = tell
+
+    def outline(self) -> Files:
+        """From state.json."""
+        state = self.layout.state()
+        if not state.folder or not (self.layout.pgdata / "PG_VERSION").exists():
+            return Files(present=False)
+        return Files(present=True, spoilt=state.spoilt)
+
     async def files(self) -> Files:
         """From state.json, mark.json and pg_controldata."""
-        if not self.layout.state().folder or not (self.layout.pgdata / "PG_VERSION").exists():
-            return Files(present=False)
-        if self.layout.state().spoilt:
-            return Files(present=True, spoilt=True)
+        outline = self.outline()
+        if not outline.present or outline.spoilt:
+            return outline
         data = await self._tools.controldata(self.layout.pgdata)
         mark = self.layout.mark()
         end: int | None = None
@@ -200,7 +211,7 @@ class PostgresEngine:
         self._log.started()
         await self._warden.start(self.database, argv, self.layout.log)
         end = time.monotonic() + START_LIMIT
-        while not self._accepts(pgdata):
+        while not processes.accepts(pgdata):
             if await self.running() is False:
                 raise EverpostError(
                     f"PostgreSQL of {self.database} did not start: {self._log.tail()}",
@@ -209,14 +220,6 @@ class PostgresEngine:
             if time.monotonic() > end:
                 raise EverpostError(f"PostgreSQL of {self.database} did not become ready.", retry=True)
             await asyncio.sleep(0.01)
-
-    @staticmethod
-    def _accepts(pgdata: Path) -> bool:
-        try:
-            lines = (pgdata / "postmaster.pid").read_text().splitlines()
-        except OSError:
-            return False
-        return len(lines) >= 8 and lines[7].strip() in ("ready", "standby")
 
     def _drop_lines(self) -> None:
         for line in (self._line, self._mail, self._local, self._beat):
@@ -253,16 +256,8 @@ class PostgresEngine:
         await self._warden.signal(self.database, signal.SIGHUP)
         if upstream is not None:
             return
-        end = time.monotonic() + 2.0
-        while True:
-            row = await self._line.row(
-                "select current_setting('primary_conninfo') as info, (select count(*) from pg_stat_wal_receiver) as n"
-            )
-            if row["info"] == "" and row["n"] == 0:
-                return
-            if time.monotonic() > end:
-                raise Unavailable(f"The receiver of {self.database} does not stop.")
-            await asyncio.sleep(POLL)
+        if not await self._line.until(queries.NO_RECEIVER, FOLLOW_LIMIT):
+            raise Unavailable(f"The receiver of {self.database} does not stop.")
 
     async def standby_positions(self) -> StandbyPositions:
         """From pg_stat_wal_receiver and the replay functions."""
@@ -318,11 +313,8 @@ class PostgresEngine:
         self._retention.by_number()  # read with the names: what an active keeps has no lag
         (pgdata / "promote").touch()
         await self._warden.signal(self.database, signal.SIGUSR1)
-        end = time.monotonic() + PROMOTE_LIMIT
-        while (await self._line.row("select pg_is_in_recovery() as passive"))["passive"]:
-            if time.monotonic() > end:
-                raise Unavailable(f"{self.database} was not promoted within {PROMOTE_LIMIT:.0f} s.")
-            await asyncio.sleep(POLL)
+        if not await self._line.until("select not pg_is_in_recovery()", PROMOTE_LIMIT):
+            raise Unavailable(f"{self.database} was not promoted within {PROMOTE_LIMIT:.0f} s.")
         write_durably(pgdata / "standby.signal", "")
         row = await self._line.row("select pg_walfile_name(pg_current_wal_lsn()) as name")
         timeline = int(row["name"][:8], 16)
@@ -336,7 +328,8 @@ class PostgresEngine:
 
     async def record_opening(self, opening: Opening, prepare: Callable[[object, Opening], Awaitable[None]]) -> None:
         """Roles, database and schema if they are missing; then one transaction."""
-        await bootstrap(self._sockets, self._port)
+        if not await self._is_set_up():
+            await bootstrap(self._sockets, self._port)
         connection = await connect(self._sockets, self._port, config.MAIL)
         try:
             async with connection.transaction():
@@ -355,6 +348,13 @@ class PostgresEngine:
             raise Unavailable(f"The opening of {self.database} could not be written: {error}.") from error
         finally:
             connection.terminate()
+
+    async def _is_set_up(self) -> bool:
+        """Whether an opening was written here before: then everything is there that a new database needs once."""
+        try:
+            return bool(await self.openings())
+        except EverpostError:
+            return False
 
     async def upkeep(self, work: Callable[[object], Awaitable[None]]) -> None:
         """Given up only with the connection, which dies with the instance."""

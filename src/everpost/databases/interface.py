@@ -125,6 +125,12 @@ class Engine(Protocol):
     def incarnation(self) -> str:
         """The life of the files, "" before the first."""
 
+    def on_lost(self, tell: Callable[[], None]) -> None:
+        """`tell` is called when the instance is seen to go away. A hint: it may come late, or for nothing."""
+
+    def outline(self) -> Files:
+        """Of `files` only `present` and `spoilt`, at no cost."""
+
     async def files(self) -> Files:
         """What the files say of themselves; the instance need not run."""
 

@@ -57,6 +57,7 @@ class Layout:
         self.root = data_dir / "databases" / database
         self.conf = self.root / "conf"
         self.log = self.root / "log" / "postgresql.log"
+        self._state: State | None = None
 
     def prepare(self) -> None:
         """Make the folders."""
@@ -64,15 +65,22 @@ class Layout:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     def state(self) -> State:
-        """What is known; nothing before the first create or seed."""
-        try:
-            return msgspec.json.decode((self.root / "state.json").read_bytes(), type=State)
-        except FileNotFoundError:
-            return State()
+        """What is known; nothing before the first create or seed. Read once: only this process writes it."""
+        if self._state is None:
+            try:
+                self._state = msgspec.json.decode((self.root / "state.json").read_bytes(), type=State)
+            except FileNotFoundError:
+                self._state = State()
+        return self._state
 
     def save(self, state: State) -> None:
-        """Durably."""
-        write_durably(self.root / "state.json", msgspec.json.encode(state))
+        """Durably. After a failure the file is the judge of what was kept."""
+        try:
+            write_durably(self.root / "state.json", msgspec.json.encode(state))
+        except BaseException:
+            self._state = None
+            raise
+        self._state = state
 
     def mark(self) -> Mark | None:
         """The last promotion that was begun here, if the files are still of that life."""

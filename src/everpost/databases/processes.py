@@ -68,6 +68,15 @@ def is_postgres(pid: int) -> bool:
         return False
 
 
+def accepts(pgdata: Path) -> bool:
+    """Whether the postmaster of these files says that it takes connections."""
+    try:
+        lines = (pgdata / "postmaster.pid").read_text().splitlines()
+    except OSError:
+        return False
+    return len(lines) >= 8 and lines[7].strip() in ("ready", "standby")
+
+
 def kill_if_same(pid: int) -> None:
     """SIGKILL a process that is (still) a PostgreSQL server."""
     if is_postgres(pid):

@@ -10,6 +10,7 @@ select pg_wal_lsn_diff(pg_current_wal_flush_lsn(), '0/0')::bigint as flush,
        (select coalesce(json_agg(json_build_array(pid, backend_xid::text)), '[]')::text
           from pg_stat_activity where wait_event = 'SyncRep') as waiters
 """
+NO_RECEIVER = "select current_setting('primary_conninfo') = '' and not exists (select from pg_stat_wal_receiver)"
 STANDBY = """
 select coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), '0/0'), 0)::bigint as received,
        coalesce(pg_wal_lsn_diff(pg_last_wal_replay_lsn(), '0/0'), 0)::bigint as replayed,

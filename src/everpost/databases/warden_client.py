@@ -37,9 +37,13 @@ class WardenClient:
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._lock = asyncio.Lock()
+        self._look: asyncio.Task[dict[str, Child]] | None = None
+        """A question for all instances that was not sent yet: whoever asks meanwhile shares its answer."""
 
     async def _ask(self, request: dict[str, Any], limit: float = ANSWER) -> dict[str, Any]:
         async with self._lock:
+            if asyncio.current_task() is self._look:
+                self._look = None  # from here on an answer may be older than the question
             try:
                 async with asyncio.timeout(limit):
                     if self._writer is None or self._reader is None:
@@ -93,6 +97,11 @@ class WardenClient:
         await self._ask({"do": "deadline", "boottime_ns": int(boottime * 1e9)})
 
     async def children(self) -> dict[str, Child]:
-        """Every postmaster it ever started, by name."""
+        """Every postmaster it ever started, by name, as it was at this call or later."""
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._status())
+        return await asyncio.shield(self._look)
+
+    async def _status(self) -> dict[str, Child]:
         answer = await self._ask({"do": "status"})
         return msgspec.convert(answer["instances"], dict[str, Child])
