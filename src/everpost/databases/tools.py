@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import ssl
+import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -31,6 +32,15 @@ _SOURCE_LOST = (
     "the database system is",
 )
 """What pg_basebackup says when its source is gone, cut off or starting, and nothing is wrong with any file."""
+
+
+_PHASES = {
+    "checkpoint completed": "checkpoint_s",
+    "write-ahead log end point": "files_s",
+    "syncing data to disk": "log_s",
+    "base backup completed": "synced_s",
+}
+"""What pg_basebackup -v says at the end of each part of its work, in this order."""
 
 
 class Tools:
@@ -143,25 +153,32 @@ class Tools:
             "-U", config.SUPERUSER, "--auth=reject",
         )  # fmt: skip
 
-    async def basebackup(self, folder: Path, conninfo: str, percent: Callable[[int], None]) -> None:
-        """A seed, fsynced by pg_basebackup. Raises Interrupted if the source was lost on the way."""
+    async def basebackup(self, folder: Path, conninfo: str, percent: Callable[[int], None]) -> dict[str, float]:
+        """A seed, fsynced by pg_basebackup. Raises Interrupted if the source was lost on the way. Returns the seconds
+        after which each of _PHASES was over."""
         self.end_orphans(folder.parent)
         shutil.rmtree(folder, ignore_errors=True)
+        began = time.monotonic()
+        ends: dict[str, float] = {}
 
         def line(text: str) -> None:
             found = re.search(r"\((\d+)%\)", text)
             if found:
                 percent(min(int(found[1]), 100))
+            for words, phase in _PHASES.items():
+                if words in text:
+                    ends[phase] = round(time.monotonic() - began, 3)
 
-        await self._watched(
-            ("pg_basebackup", "-D", str(folder), "-d", conninfo, "-X", "stream", "-c", "fast", "--no-manifest", "-P"),
-            line,
-        )
+        options = ("-X", "stream", "-c", "fast", "--no-manifest", "-P", "-v")
+        await self._watched(("pg_basebackup", "-D", str(folder), "-d", conninfo, *options), line)
+        return ends
 
-    async def read_pages(self, sockets: Path, port: int, rate: str) -> str:
+    async def read_pages(self, root: Path, sockets: Path, port: int, rate: str) -> str:
         """Read every page through the running instance, which checks them: PostgreSQL's own reader of base backups,
         whose output goes nowhere. It reads a page twice before it calls it damaged, as it may be half written, and
-        passes over pages newer than its beginning. What it found, "" if nothing."""
+        passes over pages newer than its beginning. What it found, "" if nothing. Its label names the copy's folder, by
+        which it is known if its agent is killed: two readings would load the disk twice."""
+        self.end_orphans(root)
         damaged: list[str] = []
 
         def line(text: str) -> None:
@@ -172,7 +189,7 @@ class Tools:
             await self._watched(
                 (
                     "pg_basebackup", "-D", "-", "-F", "tar", "-X", "none", "-c", "fast", "--no-manifest",
-                    "-r", rate, "-h", str(sockets), "-p", str(port), "-U", config.SUPERUSER,
+                    "-l", str(root / "scrub"), "-r", rate, "-h", str(sockets), "-p", str(port), "-U", config.SUPERUSER,
                 ),
                 line,
             )  # fmt: skip
