@@ -399,6 +399,7 @@ class PassiveDuty:
         seeding.told(self._database, seed, "seeded")
         if settings.set_aside is not None:
             await self._word_done()
+        self._wake()  # to follow at once
         return CopyState.INITIALIZING, ""
 
     async def _seed_broke_off(self, held: Held, seed: Seeding) -> Outcome:

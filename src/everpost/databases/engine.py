@@ -68,6 +68,7 @@ class PostgresEngine:
         self.database = database
         self.layout = Layout(data_dir, database)
         self.layout.prepare()
+        self.layout.discard_beside()
         self._server = server
         self._sockets = run_dir / "pg"
         self._sockets.mkdir(mode=0o700, exist_ok=True)
@@ -453,7 +454,7 @@ class PostgresEngine:
         await self._mending.fetch_seed(self._tool_conninfo(upstream, "seed", ""), percent)
 
     async def adopt_seed(self, order: str) -> None:
-        """The swap; removing what was there may take a while."""
+        """The swap, which waits for the disk."""
         await asyncio.get_running_loop().run_in_executor(None, self._mending.adopt_seed, order)
 
     async def drop_files(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import shutil
@@ -88,23 +89,26 @@ class Mending:
         """pg_basebackup beside the old files, which live until the swap."""
         self._seed = None
         incarnation = self._layout.new_incarnation()
-        self._layout.sweep()
+        self._tools.end_orphans(self._layout.root)
+        await asyncio.to_thread(self._layout.sweep)
         folder = self._layout.root / f"seed-{incarnation}"
         try:
             ends = await self._tools.basebackup(folder, info, percent)
         except BaseException:
-            self._layout.sweep()
+            self._layout.retire()
+            self._layout.discard_beside()
             raise
         fact(log, "seed fetched", database=self._layout.root.name, ends=ends)
         self._seed = folder, incarnation
 
     def adopt_seed(self, order: str) -> None:
-        """The swap. Raises EverpostError if no seed was finished."""
+        """The swap; the old files are deleted meanwhile and later. Raises EverpostError if no seed was finished."""
         if self._seed is None:
             raise EverpostError(f"There is no finished seed of {self._layout.root.name}.")
         folder, incarnation = self._seed
         self._seed = None
         self._layout.adopt(folder, incarnation, order)
+        self._layout.discard_beside()
 
     def fail(self, failure: Failure | None) -> None:
         """Durably; writes only what is new."""
