@@ -14,7 +14,7 @@ from everpost.activemanager.passive import PassiveDuty
 from everpost.activemanager.record import Held
 from everpost.activemanager.relation import QUARANTINED
 from everpost.activemanager.seeding import MOST_FAILURES
-from everpost.databases.interface import Failure, Files, Interrupted, StandbyPositions, Upstream
+from everpost.databases.interface import Failure, Files, Interrupted, NoStream, StandbyPositions, Upstream
 from everpost.errors import EverpostError
 from everpost.model.database import (
     CopySettings,
@@ -117,11 +117,8 @@ class SmallEngine:
     def fail(self, failure: Failure | None) -> None:
         self.noted = failure
 
-    def log_is_gone(self) -> bool:
-        return False
-
-    def forked(self) -> bool:
-        return self.runs and self.apart
+    def no_stream(self) -> NoStream | None:
+        return NoStream.FORKED if self.runs and self.apart else None
 
     def scrubbed_at(self) -> float:
         return 1e12

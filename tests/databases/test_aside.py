@@ -68,6 +68,10 @@ def test_a_seed_leaves_the_former_files_in_the_folder_and_the_next_one_does_not(
     _files(layout, "newer")
     assert sorted(path.name for path in folder.iterdir()) == ["README", "inc-old", "log"]
     assert sorted(path.name for path in layout.root.glob("inc-*")) == ["inc-newer"]
+    (retired,) = layout.root.glob("old-*")  # the swap does not wait for its deletion
+    assert (retired / "PG_VERSION").read_text() == "new"
+    layout.discard()
+    assert not retired.exists()
 
 
 def test_an_agent_that_dies_in_the_swap_gives_up_none_of_them(layout: Layout, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +81,7 @@ def test_an_agent_that_dies_in_the_swap_gives_up_none_of_them(layout: Layout, mo
         raise InterruptedError
 
     with monkeypatch.context() as patched:
-        patched.setattr(Layout, "sweep", die)
+        patched.setattr(Layout, "retire", die)
         with pytest.raises(InterruptedError):
             _files(layout, "new")
     layout.sweep()

@@ -15,7 +15,7 @@ import pytest
 from everpost.databases import processes
 from everpost.databases.config import MAIL, STORE
 from everpost.databases.engine import PostgresEngine
-from everpost.databases.interface import Promoted, Received, Upstream
+from everpost.databases.interface import NoStream, Promoted, Received, Upstream
 from everpost.databases.layout import TokenWentBack
 from everpost.errors import EverpostError
 from everpost.model.database import Opening, Token
@@ -59,6 +59,13 @@ def upstream(host: Host, epoch: int) -> Upstream:
     return Upstream(host.name, "127.0.0.1", host.port, Token(1, epoch))
 
 
+async def seed(engine: PostgresEngine, source: Upstream) -> None:
+    """The steps of a seed, without a directory."""
+    await engine.fetch_seed(source, lambda percent: None)
+    await engine.kill()
+    await engine.adopt_seed("")
+
+
 async def until(condition: object, seconds: float = 10.0) -> None:
     end = time.monotonic() + seconds
     while not await condition():  # type: ignore[operator]
@@ -94,7 +101,7 @@ async def test_nobody_gets_in_before_the_copy_is_admitted(hosts: list[Host]) -> 
 async def test_names_hold_a_commit_back_until_the_standby_flushed_it(hosts: list[Host]) -> None:
     active = await first_active(hosts[0])
     passive = hosts[1].engine()
-    await passive.seed(upstream(hosts[0], 1))
+    await seed(passive, upstream(hosts[0], 1))
     await passive.start(upstream(hosts[0], 1))
     await until(lambda: streaming(passive))
     assert await passive.openings() == [(Token(1, 1), "n1")]
@@ -141,7 +148,7 @@ async def test_names_hold_a_commit_back_until_the_standby_flushed_it(hosts: list
 async def test_promotion_then_the_old_active_is_rewound_and_follows(hosts: list[Host]) -> None:
     old = await first_active(hosts[0])
     new = hosts[1].engine()
-    await new.seed(upstream(hosts[0], 1))
+    await seed(new, upstream(hosts[0], 1))
     await new.start(upstream(hosts[0], 1))
     await until(lambda: streaming(new))
     await old.commit_locally()
@@ -169,7 +176,7 @@ async def test_an_active_started_again_as_a_standby_too_late_is_known_to_have_di
     """A restart in place that another activation overtook: the control file says no more that it was the active."""
     old = await first_active(hosts[0])
     new = hosts[1].engine()
-    await new.seed(upstream(hosts[0], 1))
+    await seed(new, upstream(hosts[0], 1))
     await new.start(upstream(hosts[0], 1))
     await until(lambda: streaming(new))
     await hosts[1].client.deadline(time.clock_gettime(time.CLOCK_BOOTTIME) + 60)
@@ -186,20 +193,20 @@ async def test_an_active_started_again_as_a_standby_too_late_is_known_to_have_di
     await old.start(upstream(hosts[1], 2))
 
     async def apart() -> bool:
-        return old.forked()
+        return old.no_stream() is NoStream.FORKED
 
     await until(apart)
     await old.kill()
     await old.rewind(upstream(hosts[1], 2))
     await old.start(upstream(hosts[1], 2))
     await until(lambda: streaming(old))
-    assert not old.forked()
+    assert old.no_stream() is None
 
 
 async def test_clean_close_needs_no_rewind(hosts: list[Host]) -> None:
     old = await first_active(hosts[0])
     new = hosts[1].engine()
-    await new.seed(upstream(hosts[0], 1))
+    await seed(new, upstream(hosts[0], 1))
     await new.start(upstream(hosts[0], 1))
     await until(lambda: streaming(new))
     await old.checkpoint()
@@ -222,7 +229,7 @@ async def test_clean_close_needs_no_rewind(hosts: list[Host]) -> None:
 async def test_a_follower_that_does_not_run_says_where_its_log_ends(hosts: list[Host]) -> None:
     """Else nobody would notice that it followed a history that was given up (3.4)."""
     active, follower = await first_active(hosts[0]), hosts[1].engine()
-    await follower.seed(upstream(hosts[0], 1))
+    await seed(follower, upstream(hosts[0], 1))
     await follower.start(upstream(hosts[0], 1))
     await until(lambda: streaming(follower))
     begin = (await active.positions()).insert_lsn

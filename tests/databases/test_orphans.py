@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from everpost.databases import processes
+from everpost.databases.binaries import Binaries
 from everpost.databases.tools import Tools
 
 WRITES = "import sys, time\nwhile True: open(sys.argv[1], 'a').write('x'); time.sleep(0.01)"
@@ -61,6 +64,53 @@ def _grows(root: Path, program: str, seconds: float = 10.0) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+READS = """#!/bin/bash
+exec -a "$0" {python} -c "import time; time.sleep(1000)" "$@"
+"""
+SCRUB = """
+import asyncio, sys
+from pathlib import Path
+from everpost.databases.binaries import Binaries
+from everpost.databases.tools import Tools
+root = Path(sys.argv[1])
+tools = Tools(Binaries(root.parent / "bin"), root / "log")
+asyncio.run(tools.read_pages(root, root, 5432, "8M"))
+"""
+
+
+async def test_a_new_scrub_ends_the_one_of_a_killed_agent(tmp_path: Path) -> None:
+    root, program = tmp_path / "MB01", tmp_path / "bin" / "pg_basebackup"
+    root.mkdir()
+    program.parent.mkdir()
+    program.write_text(READS.format(python=sys.executable))
+    program.chmod(0o755)
+    try:
+        agent = subprocess.Popen([sys.executable, "-c", SCRUB, str(root)])
+        (left,) = await _tools(root)
+        agent.kill()
+        agent.wait()
+        assert processes.tools_on(root) == [left], "it outlives its agent"
+        tools = Tools(Binaries(program.parent), root / "log")
+        scrub = asyncio.create_task(tools.read_pages(root, root, 5432, "8M"))
+        assert len(await _tools(root, but=left)) == 1
+        scrub.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await scrub
+        assert processes.tools_on(root) == []
+    finally:
+        processes.kill_tools(root)
+
+
+async def _tools(root: Path, but: int = 0) -> list[int]:
+    """The programs on that folder, once there are any besides `but`, which must be gone then."""
+    end = time.monotonic() + 20.0
+    while not (found := [pid for pid in processes.tools_on(root) if pid != but]):
+        assert time.monotonic() < end, "nothing was started"
+        await asyncio.sleep(0.02)
+    assert but == 0 or not processes.alive(but)
+    return found
 
 
 def test_what_a_killed_agent_left_writing_is_ended_here_and_nowhere_else(root: Path) -> None:

@@ -21,7 +21,7 @@ from everpost.directory.schema import decode, encode
 from everpost.model.database import Location, LocationState, Member, Opening, Token
 from tests.activemanager.fakes import FakePeers
 from tests.databases.conftest import Host, hosts, not_root
-from tests.databases.test_engine import first_active, streaming, until, upstream
+from tests.databases.test_engine import first_active, seed, streaming, until, upstream
 
 __all__ = ["hosts", "not_root"]
 
@@ -43,7 +43,7 @@ class World:
     async def build(self) -> None:
         self.active = await first_active(self.hosts[0])
         self.passive = self.hosts[1].engine()
-        await self.passive.seed(upstream(self.hosts[0], 1))
+        await seed(self.passive, upstream(self.hosts[0], 1))
         await self.passive.start(upstream(self.hosts[0], 1))
         await until(lambda: streaming(self.passive))
         self.peers = FakePeers({"EX02": self.passive.incarnation}, await self.active.openings())

@@ -20,7 +20,7 @@ from everpost.errors import EverpostError
 from everpost.model.database import Token
 from everpost.net import tls
 from tests.databases.conftest import Host, hosts, not_root
-from tests.databases.test_engine import activate, first_active, streaming, until, upstream
+from tests.databases.test_engine import activate, first_active, seed, streaming, until, upstream
 
 __all__ = ["hosts", "not_root"]
 
@@ -29,7 +29,7 @@ async def pair(hosts: list[Host]) -> tuple[PostgresEngine, PostgresEngine, str]:
     """An active, its streaming standby, and the standby's name."""
     active = await first_active(hosts[0])
     passive = hosts[1].engine()
-    await passive.seed(upstream(hosts[0], 1))
+    await seed(passive, upstream(hosts[0], 1))
     await passive.start(upstream(hosts[0], 1))
     await until(lambda: streaming(passive))
     return active, passive, active.standby_name("EX02", passive.incarnation, Token(1, 1))
@@ -165,7 +165,7 @@ async def test_a_fork_of_the_same_number_is_not_noticed_by_rewinding(hosts: list
     if sabotage:
         await passive.rewind(upstream(hosts[0], 3))
     else:
-        await passive.seed(upstream(hosts[0], 3))
+        await seed(passive, upstream(hosts[0], 3))
     await passive.start(upstream(hosts[0], 3))
     await asyncio.sleep(1.0)
     try:

@@ -374,10 +374,6 @@ class SimulatedEngine:
     def diverged(self) -> tuple[str, ...]:
         return ()
 
-    async def seed(self, upstream: Upstream) -> None:
-        await self.fetch_seed(upstream, lambda percent: None)
-        await self.adopt_seed("")
-
     async def fetch_seed(self, upstream: Upstream, percent: Callable[[int], None]) -> None:
         self._fetched = None
         incarnation = self._new_incarnation()
@@ -409,11 +405,8 @@ class SimulatedEngine:
     def fail(self, failure: Failure | None) -> None:
         self._storage.failure = failure
 
-    def log_is_gone(self) -> bool:
-        return False
-
-    def forked(self) -> bool:
-        return False
+    def no_stream(self) -> None:
+        return None
 
     def scrubbed_at(self) -> float:
         return float("inf")

@@ -19,7 +19,7 @@ from everpost.activemanager.lag import LagManager
 from everpost.activemanager.record import Held
 from everpost.activemanager.relation import QUARANTINED, Remedy, Verdict, relate
 from everpost.activemanager.seeding import Seeding
-from everpost.databases.interface import Engine, Failure, StandbyPositions, Upstream
+from everpost.databases.interface import Engine, Failure, NoStream, StandbyPositions, Upstream
 from everpost.errors import EverpostError
 from everpost.log import fact
 from everpost.model.database import CopySettings, CopyState, CopyStatus, Location, LocationState, Token
@@ -306,9 +306,10 @@ class PassiveDuty:
                 return await self._fail(held, damage, heal=True)
             source = self._host.seeding_from_me(self._database)
             return (CopyState.SEEDING_SOURCE if source else CopyState.HEALTHY), ""
-        if self._engine.forked():
+        hindrance = self._engine.no_stream()
+        if hindrance is NoStream.FORKED:
             return await self._apart(held, upstream, settings)
-        if self._engine.log_is_gone():
+        if hindrance is NoStream.LOG_IS_GONE:
             return await self._seed_from_active(held, f"{upstream.server} does not have the log any more")
         # A lagged copy that was restarted asks for a stream only after it has replayed what it has.
         patience = NOT_STREAMING + upstream.delay
@@ -404,6 +405,7 @@ class PassiveDuty:
         seeding.told(self._database, seed, "seeded")
         if settings.set_aside is not None:
             await self._word_done()
+        self._wake()  # to follow at once
         return CopyState.INITIALIZING, ""
 
     async def _seed_broke_off(self, held: Held, seed: Seeding) -> Outcome:

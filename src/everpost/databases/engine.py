@@ -22,6 +22,7 @@ from everpost.databases.files import write_durably
 from everpost.databases.interface import (
     Failure,
     Files,
+    NoStream,
     Positions,
     Promoted,
     Received,
@@ -68,6 +69,7 @@ class PostgresEngine:
         self.database = database
         self.layout = Layout(data_dir, database)
         self.layout.prepare()
+        self.layout.discard_beside()
         self._server = server
         self._sockets = run_dir / "pg"
         self._sockets.mkdir(mode=0o700, exist_ok=True)
@@ -441,18 +443,12 @@ class PostgresEngine:
         """By their names."""
         return tuple(str(path) for path in self.layout.diverged())
 
-    async def seed(self, upstream: Upstream) -> None:
-        """Fetch, kill, adopt."""
-        await self.fetch_seed(upstream, lambda percent: None)
-        await self.kill()
-        await self.adopt_seed("")
-
     async def fetch_seed(self, upstream: Upstream, percent: Callable[[int], None]) -> None:
         """pg_basebackup beside the old files."""
         await self._mending.fetch_seed(self._tool_conninfo(upstream, "seed", ""), percent)
 
     async def adopt_seed(self, order: str) -> None:
-        """The swap; removing what was there may take a while."""
+        """The swap, which waits for the disk."""
         await asyncio.get_running_loop().run_in_executor(None, self._mending.adopt_seed, order)
 
     async def drop_files(self) -> None:
@@ -471,13 +467,9 @@ class PostgresEngine:
         """Into state.json."""
         self._mending.fail(failure)
 
-    def log_is_gone(self) -> bool:
-        """By the words of the walreceiver since the start."""
-        return self._mending.log_is_gone(self._log.begin)
-
-    def forked(self) -> bool:
-        """By the words of the startup process since the start."""
-        return self._mending.forked(self._log.begin)
+    def no_stream(self) -> NoStream | None:
+        """By the words of walreceiver and startup process since the start."""
+        return self._mending.no_stream(self._log.begin)
 
     def scrubbed_at(self) -> float:
         """From state.json."""

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -45,3 +51,33 @@ def sync_tree(folder: Path) -> None:
         for name in folders:
             sync_folder(Path(root) / name)
     sync_folder(folder)
+
+
+def syncfs_tells() -> bool:
+    """Whether syncfs reports a write that failed: since Linux 5.8."""
+    found = re.match(r"(\d+)\.(\d+)", os.uname().release)
+    return found is not None and (int(found[1]), int(found[2])) >= (5, 8)
+
+
+class FileSystem:
+    """The file system of a folder, opened before anything is written that `sync` is to make durable."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+
+    def sync(self) -> None:
+        """Everything that was written there is durable on return. Raises OSError if any write to it failed since it was
+        opened, or since the last call (syncfs(2), with `syncfs_tells`)."""
+        if _LIBC.syncfs(self._fd) != 0:
+            error = ctypes.get_errno()
+            raise OSError(error, os.strerror(error))
+
+
+@contextlib.contextmanager
+def file_system(folder: Path) -> Iterator[FileSystem]:
+    """Open the file system on which a folder lies."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield FileSystem(fd)
+    finally:
+        os.close(fd)

@@ -5,6 +5,7 @@ A copy's files have one incarnation at a time; the engine always starts as a sta
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, Protocol
 
@@ -118,6 +119,15 @@ class Probe(Protocol):
         """Abort the connection; the outcome does not matter."""
 
 
+class NoStream(enum.Enum):
+    """Why a copy's files as they are cannot follow its upstream."""
+
+    FORKED = "forked"
+    """The upstream's timeline begins before what was replayed here: it must be rewound first."""
+    LOG_IS_GONE = "log is gone"
+    """The upstream does not have the log any more."""
+
+
 class Engine(Protocol):
     """One copy of one database on this server. Every method may be repeated after a crash at any point."""
 
@@ -222,9 +232,6 @@ class Engine(Protocol):
     def diverged(self) -> tuple[str, ...]:
         """The folders that were set aside and not yet deleted by anybody."""
 
-    async def seed(self, upstream: Upstream) -> None:
-        """Both steps of a seed at once."""
-
     async def fetch_seed(self, upstream: Upstream, percent: Callable[[int], None]) -> None:
         """Step one: copy from `upstream` beside the old files, and fsync; nothing of them changes. May be cancelled.
         Raises Interrupted."""
@@ -244,12 +251,8 @@ class Engine(Protocol):
     def fail(self, failure: Failure | None) -> None:
         """Note durably why, or that it is over."""
 
-    def log_is_gone(self) -> bool:
-        """Whether the upstream said, since the last start, that it does not have the log any more."""
-
-    def forked(self) -> bool:
-        """Whether it was found, since the last start, that the upstream's timeline begins before what was replayed
-        here: such a copy cannot follow before it is rewound."""
+    def no_stream(self) -> NoStream | None:
+        """Why the upstream cannot be followed, if that was found since the last start."""
 
     def scrubbed_at(self) -> float:
         """When the pages were last read through (Unix seconds)."""

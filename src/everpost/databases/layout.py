@@ -4,6 +4,7 @@
                       mark.json       the last promotion that was begun here
                       inc-<id>/       PGDATA of an incarnation
                       seed-<id>/      a seed that is being made beside it
+                      old-<id>/       files of a former life, which are being deleted
                       diverged-<token>/  what the opening with loss under that token left behind: log/, or inc-<id>/
                       conf/           configuration, outside PGDATA: no backup or rewind carries it along
                       log/postgresql.log
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import threading
 from pathlib import Path
 
 import msgspec
@@ -58,6 +60,7 @@ class Layout:
         self.conf = self.root / "conf"
         self.log = self.root / "log" / "postgresql.log"
         self._state: State | None = None
+        self._deleting = threading.Lock()
 
     def prepare(self) -> None:
         """Make the folders."""
@@ -110,7 +113,7 @@ class Layout:
         return secrets.token_hex(4)
 
     def adopt(self, folder: Path, incarnation: str, order: str = "") -> None:
-        """Make a finished seed the current files; what was there before is removed afterwards."""
+        """Make a finished seed the current files; what was there before is left to `discard`."""
         state = self.state()
         final = self.root / f"inc-{incarnation}"
         folder.rename(final)
@@ -118,8 +121,9 @@ class Layout:
         (self.root / "mark.json").unlink(missing_ok=True)
         after = msgspec.structs.replace(state, incarnation=incarnation, folder=final.name, spoilt=False)
         self.save(msgspec.structs.replace(after, failure=None, seeded=order, scrubbed_at=0.0))
-        self.sweep()
-        self.save(msgspec.structs.replace(self.state(), aside=None))
+        self.retire()
+        if state.aside is not None:
+            self.save(msgspec.structs.replace(self.state(), aside=None))
 
     def drop(self) -> None:
         """Delete the current files; from before the first is gone they are known to be gone."""
@@ -128,7 +132,12 @@ class Layout:
         self.sweep()
 
     def sweep(self) -> None:
-        """Remove the folders of former incarnations and of seeds that were not finished; keep what was set aside."""
+        """Retire, and delete at once: may take seconds."""
+        self.retire()
+        self.discard()
+
+    def retire(self) -> None:
+        """Rename the folders of former incarnations and of seeds that were not finished; keep what was set aside."""
         state = self.state()
         for path in list(self.root.iterdir()):
             if not path.name.startswith(("inc-", "seed-")) or path.name == state.folder:
@@ -139,7 +148,17 @@ class Layout:
                 sync_folder(kept)
                 sync_folder(self.root)
                 continue
-            shutil.rmtree(path, ignore_errors=True)
+            path.rename(self.root / f"old-{path.name}-{secrets.token_hex(2)}")
+
+    def discard(self) -> None:
+        """Delete what was retired: may take seconds."""
+        with self._deleting:
+            for path in self.root.glob("old-*"):
+                shutil.rmtree(path, ignore_errors=True)
+
+    def discard_beside(self) -> None:
+        """Likewise, in a thread that nobody waits for; what is left when it is killed, the next one deletes."""
+        threading.Thread(target=self.discard, name=f"discard {self.root.name}", daemon=True).start()
 
     def diverged(self) -> list[Path]:
         """What openings with loss left behind here."""

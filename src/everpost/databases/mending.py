@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 import re
 import shutil
 from collections.abc import Callable
@@ -11,11 +13,14 @@ from msgspec.structs import replace
 
 from everpost.databases.control import SEGMENT, format_lsn
 from everpost.databases.files import sync_folder, sync_tree
-from everpost.databases.interface import Failure
+from everpost.databases.interface import Failure, NoStream
 from everpost.databases.layout import Layout
 from everpost.databases.tools import Tools
 from everpost.databases.wal import lies_there, segment_lsn
 from everpost.errors import EverpostError
+from everpost.log import fact
+
+log = logging.getLogger(__name__)
 
 SCRUB_RATE = "8M"
 """Bytes a second that a scrub reads: 1 TB in a day and a half, and hardly felt by a disk."""
@@ -84,22 +89,26 @@ class Mending:
         """pg_basebackup beside the old files, which live until the swap."""
         self._seed = None
         incarnation = self._layout.new_incarnation()
-        self._layout.sweep()
+        self._tools.end_orphans(self._layout.root)
+        await asyncio.to_thread(self._layout.sweep)
         folder = self._layout.root / f"seed-{incarnation}"
         try:
-            await self._tools.basebackup(folder, info, percent)
+            ends = await self._tools.basebackup(folder, info, percent)
         except BaseException:
-            self._layout.sweep()
+            self._layout.retire()
+            self._layout.discard_beside()
             raise
+        fact(log, "seed fetched", database=self._layout.root.name, ends=ends)
         self._seed = folder, incarnation
 
     def adopt_seed(self, order: str) -> None:
-        """The swap. Raises EverpostError if no seed was finished."""
+        """The swap; the old files are deleted meanwhile and later. Raises EverpostError if no seed was finished."""
         if self._seed is None:
             raise EverpostError(f"There is no finished seed of {self._layout.root.name}.")
         folder, incarnation = self._seed
         self._seed = None
         self._layout.adopt(folder, incarnation, order)
+        self._layout.discard_beside()
 
     def fail(self, failure: Failure | None) -> None:
         """Durably; writes only what is new."""
@@ -107,25 +116,21 @@ class Mending:
         if state.failure != failure:
             self._layout.save(replace(state, failure=failure))
 
-    def log_is_gone(self, since: int) -> bool:
+    def no_stream(self, since: int) -> NoStream | None:
         """By the end of the server's log, as far as it was written behind byte `since`."""
-        return _GONE in self._said(since)
-
-    def forked(self, since: int) -> bool:
-        """Likewise: whether the active's timeline begins before what was replayed here."""
-        return _FORKED.search(self._said(since)) is not None
-
-    def _said(self, since: int) -> bytes:
         try:
-            with self._layout.log.open("rb") as log:
-                size = log.seek(0, 2)
-                log.seek(max(since, size - _TAIL))
-                return log.read()
+            with self._layout.log.open("rb") as file:
+                size = file.seek(0, 2)
+                file.seek(max(since, size - _TAIL))
+                said = file.read()
         except OSError:
-            return b""
+            return None
+        if _FORKED.search(said):
+            return NoStream.FORKED
+        return NoStream.LOG_IS_GONE if _GONE in said else None
 
     async def scrub(self, sockets: Path, port: int, now: float) -> str:
         """Read all pages; the time is noted when the reading came to its end."""
-        found = await self._tools.read_pages(sockets, port, SCRUB_RATE)
+        found = await self._tools.read_pages(self._layout.root, sockets, port, SCRUB_RATE)
         self._layout.save(replace(self._layout.state(), scrubbed_at=now))
         return found

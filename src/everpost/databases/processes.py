@@ -128,8 +128,9 @@ _TOOLS = (b"pg_basebackup", b"pg_rewind", b"initdb")
 
 
 def tools_on(folder: Path) -> list[int]:
-    """Programs that write below `folder` and are no instance: an agent that was killed leaves them behind. pg_rewind
-    recovers a crashed target through a PostgreSQL in single-user mode, initdb fills the new files through one."""
+    """Programs that work for the copy in `folder`, by a word of their command line, and are no instance: an agent that
+    was killed leaves them behind. pg_rewind recovers a crashed target through a PostgreSQL in single-user mode, initdb
+    fills the new files through one."""
     prefix = os.fsencode(folder) + b"/"
     found = []
     for entry in os.listdir("/proc"):

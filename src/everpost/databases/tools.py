@@ -9,14 +9,16 @@ import re
 import shutil
 import signal
 import ssl
+import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
 import asyncpg
 
 from everpost.databases import config, control, processes, wal
 from everpost.databases.binaries import Binaries
+from everpost.databases.files import file_system, syncfs_tells
 from everpost.databases.interface import Interrupted
 from everpost.errors import EverpostError, Unavailable
 
@@ -31,6 +33,18 @@ _SOURCE_LOST = (
     "the database system is",
 )
 """What pg_basebackup says when its source is gone, cut off or starting, and nothing is wrong with any file."""
+
+
+_PHASES = {
+    "checkpoint completed": "checkpoint_s",
+    "write-ahead log end point": "files_s",
+    "base backup completed": "log_s",
+}
+"""What pg_basebackup -v says at the end of each part of its work, in this order."""
+
+
+SYNC_PAUSE = 0.2
+"""Seconds between two syncs while a seed is written: the last one has little left to do."""
 
 
 class Tools:
@@ -143,25 +157,63 @@ class Tools:
             "-U", config.SUPERUSER, "--auth=reject",
         )  # fmt: skip
 
-    async def basebackup(self, folder: Path, conninfo: str, percent: Callable[[int], None]) -> None:
-        """A seed, fsynced by pg_basebackup. Raises Interrupted if the source was lost on the way."""
-        self.end_orphans(folder.parent)
-        shutil.rmtree(folder, ignore_errors=True)
+    async def basebackup(self, folder: Path, conninfo: str, percent: Callable[[int], None]) -> dict[str, float]:
+        """A seed, durable on return. Raises Interrupted if the source was lost on the way. Returns the seconds after
+        which each of _PHASES was over, and at last the seed was durable."""
+        began = time.monotonic()
+        ends: dict[str, float] = {}
 
         def line(text: str) -> None:
             found = re.search(r"\((\d+)%\)", text)
             if found:
                 percent(min(int(found[1]), 100))
+            for words, phase in _PHASES.items():
+                if words in text:
+                    ends[phase] = round(time.monotonic() - began, 3)
 
-        await self._watched(
-            ("pg_basebackup", "-D", str(folder), "-d", conninfo, "-X", "stream", "-c", "fast", "--no-manifest", "-P"),
-            line,
-        )
+        argv = ["pg_basebackup", "-D", str(folder), "-d", conninfo, "-X", "stream", "-c", "fast", "--no-manifest"]
+        argv += ["-P", "-v"]
+        if syncfs_tells():
+            await self._synced_meanwhile(folder.parent, self._watched((*argv, "--no-sync"), line))
+        else:
+            await self._watched(argv, line)
+        ends["durable_s"] = round(time.monotonic() - began, 3)
+        return ends
 
-    async def read_pages(self, sockets: Path, port: int, rate: str) -> str:
+    @staticmethod
+    async def _synced_meanwhile(place: Path, work: Awaitable[None]) -> None:
+        """What `work` writes at that place is durable on return (decision 013). The disk writes while the network
+        brings more; otherwise it would begin when all has come. Nothing is left running if the work fails."""
+        ended = asyncio.Event()
+        with file_system(place) as system:
+
+            async def keep_writing() -> None:
+                while True:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(SYNC_PAUSE):
+                            await ended.wait()
+                    if ended.is_set():
+                        return
+                    await asyncio.to_thread(system.sync)
+
+            writing = asyncio.create_task(keep_writing())
+            try:
+                try:
+                    await work
+                finally:
+                    ended.set()
+                    await asyncio.wait((writing,))
+                writing.result()
+                await asyncio.to_thread(system.sync)  # anew: one that was under way may have missed the end
+            except OSError as error:
+                raise EverpostError(f"The seed cannot be written: {error}.", retry=True) from error
+
+    async def read_pages(self, root: Path, sockets: Path, port: int, rate: str) -> str:
         """Read every page through the running instance, which checks them: PostgreSQL's own reader of base backups,
         whose output goes nowhere. It reads a page twice before it calls it damaged, as it may be half written, and
-        passes over pages newer than its beginning. What it found, "" if nothing."""
+        passes over pages newer than its beginning. What it found, "" if nothing. Its label names the copy's folder, by
+        which it is known if its agent is killed: two readings would load the disk twice."""
+        self.end_orphans(root)
         damaged: list[str] = []
 
         def line(text: str) -> None:
@@ -172,7 +224,7 @@ class Tools:
             await self._watched(
                 (
                     "pg_basebackup", "-D", "-", "-F", "tar", "-X", "none", "-c", "fast", "--no-manifest",
-                    "-r", rate, "-h", str(sockets), "-p", str(port), "-U", config.SUPERUSER,
+                    "-l", str(root / "scrub"), "-r", rate, "-h", str(sockets), "-p", str(port), "-U", config.SUPERUSER,
                 ),
                 line,
             )  # fmt: skip
