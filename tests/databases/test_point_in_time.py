@@ -18,7 +18,7 @@ from everpost.databases.engine import PostgresEngine
 from everpost.model.database import Location, LocationState, Member, Opening, Token
 
 from .conftest import Host
-from .test_engine import first_active, nothing, upstream
+from .test_engine import first_active, nothing, seed, upstream
 
 FIRST = Opening(Token(1, 1), "EX01", 2, 0, "n1")
 
@@ -50,7 +50,7 @@ async def lagged(hosts: list[Host]) -> tuple[PostgresEngine, float]:
     await sql(active, "create table seen (n int primary key)")
     await sql(active, "insert into seen values (1)")
     passive = second.engine()
-    await passive.seed(upstream(first, 1))
+    await seed(passive, upstream(first, 1))
     await passive.start(upstream(first, 1)._replace(delay=3600.0))
     await asyncio.sleep(0.05)  # commits are told apart by more than the grain of a clock
     then = datetime.now(UTC).timestamp()
