@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 from msgspec.structs import replace
 
@@ -25,7 +26,7 @@ from everpost.model.database import (
     Opening,
     Token,
 )
-from everpost.model.server import DagNetwork, DatabaseAvailabilityGroup, Role, Server
+from everpost.model.server import DagNetwork, DatabaseAvailabilityGroup, NetworkCompression, Role, Server
 from everpost.monitoring import catalogue, health, mail, metrics
 from everpost.monitoring.alarms import REDUNDANCY_RED, Alarms, Movements, good_copies
 from everpost.monitoring.catalogue import Event, Level
@@ -324,6 +325,19 @@ def test_T_NET_1_addresses_in_order_of_preference() -> None:
         assert network.replication_addresses(closed, A) == ("10.77.0.11",)
     alone = server("C", Role.MAILBOX, address="10.77.0.13")
     assert network.replication_addresses(GROUP, alone) == ("10.77.0.13",)
+
+
+def test_a_seed_is_compressed_between_subnets_or_as_the_dag_says() -> None:
+    assert not network.compressed_seed(GROUP, A, B), "the replication network is one subnet"
+    apart = network.changed(GROUP, DagNetwork(name="R", subnets=("10.78.0.0/24",), replication_enabled=False))
+    assert network.compressed_seed(apart, A, B), "10.77 to 10.79"
+    wide = network.changed(apart, DagNetwork(name="M", subnets=("10.76.0.0/14",)))
+    assert not network.compressed_seed(wide, A, B), "one described subnet"
+    for value, expected in (("Disabled", False), ("Enabled", True), ("SeedOnly", True)):
+        group = msgspec.structs.replace(apart, network_compression=NetworkCompression(value))
+        assert network.compressed_seed(group, A, B) is expected
+        assert network.compressed_seed(group, A, A) is expected
+    assert not network.compressed_seed(None, A, B)
 
 
 def test_a_connection_string_names_all_addresses(tmp_path: object) -> None:

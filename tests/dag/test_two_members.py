@@ -277,6 +277,15 @@ def test_T_DAC_2_and_6_coordination_cannot_be_switched_off(organisation: Organis
     assert dag(first, DAG)["DatacenterActivationMode"] == "DagOnly"
 
 
+def test_compression_is_chosen_by_its_names(organisation: Organisation) -> None:
+    first = organisation.servers[0]
+    assert dag(first, DAG)["NetworkCompression"] == "InterSubnetOnly"
+    assert "SeedOnly" in said(first, f"Set-DatabaseAvailabilityGroup {DAG} -NetworkCompression On")
+    first.rows(f"Set-DatabaseAvailabilityGroup {DAG} -NetworkCompression seedonly")
+    assert dag(first, DAG)["NetworkCompression"] == "SeedOnly"
+    first.rows(f"Set-DatabaseAvailabilityGroup {DAG} -NetworkCompression InterSubnetOnly")
+
+
 def test_metrics_for_this_host_and_for_certificates(organisation: Organisation) -> None:
     first = organisation.servers[0]
     host = first.host

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Sequence
 
 import asyncpg
 import pytest
@@ -78,6 +79,24 @@ async def streaming(engine: PostgresEngine) -> bool:
         return (await engine.standby_positions()).streaming
     except EverpostError:
         return False
+
+
+async def test_a_seed_that_is_compressed_on_its_way_is_whole(hosts: list[Host]) -> None:
+    active = await first_active(hosts[0])
+    passive = hosts[1].engine()
+    said: list[str] = []
+    run = passive._tools._watched
+
+    async def watched(argv: Sequence[str], line: Callable[[str], None]) -> None:
+        said.extend(argv)
+        await run(argv, line)
+
+    passive._tools._watched = watched  # type: ignore[method-assign]
+    await seed(passive, upstream(hosts[0], 1)._replace(compress=True))
+    assert any(word.startswith("--compress=server-") for word in said)
+    await passive.start(upstream(hosts[0], 1))
+    await until(lambda: streaming(passive))
+    assert await passive.openings() == await active.openings()
 
 
 async def test_nobody_gets_in_before_the_copy_is_admitted(hosts: list[Host]) -> None:

@@ -33,7 +33,7 @@ from everpost.directory.schema import decode, encode
 from everpost.errors import EverpostError, OutcomeUnknown, Unavailable
 from everpost.log import fact
 from everpost.model.database import CopySettings, CopyState, CopyStatus, Location, MailboxDatabase, Progress, Token
-from everpost.model.network import replication_addresses
+from everpost.model.network import compressed_seed, replication_addresses
 from everpost.model.server import DatabaseAvailabilityGroup, MaintenanceRecord, Server
 from everpost.model.tenure import TenureState
 
@@ -171,7 +171,14 @@ class ActiveManager:
         if host is None or row is None:
             return None
         dag = next((dag for dag in self._organization.dags.values() if server in dag.members), None)
-        return Upstream(server, ",".join(replication_addresses(dag, host)), host.ports.postgres + row.number, token)
+        me = self._organization.servers.get(self.me)
+        return Upstream(
+            server,
+            ",".join(replication_addresses(dag, host)),
+            host.ports.postgres + row.number,
+            token,
+            compress=me is not None and compressed_seed(dag, host, me),
+        )
 
     def copy_settings(self, database: str, server: str) -> CopySettings:
         """By the organisation's documents."""

@@ -29,6 +29,7 @@ wal_retrieve_retry_interval = 20ms     # with the default of 5 s a failover take
 wal_receiver_timeout = 5s
 wal_sender_timeout = 5s                # not a failure detector, see rule 3.7
 wal_receiver_status_interval = 1s
+wal_compression = lz4                  # full-page images; decision 014
 max_wal_size = 1GB                     # initdb scales it to 64 MB with 1 MB segments: a storm of checkpoints
 min_wal_size = 64MB
 max_wal_senders = 10

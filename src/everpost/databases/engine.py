@@ -445,7 +445,7 @@ class PostgresEngine:
 
     async def fetch_seed(self, upstream: Upstream, percent: Callable[[int], None]) -> None:
         """pg_basebackup beside the old files."""
-        await self._mending.fetch_seed(self._tool_conninfo(upstream, "seed", ""), percent)
+        await self._mending.fetch_seed(self._tool_conninfo(upstream, "seed", ""), percent, compress=upstream.compress)
 
     async def adopt_seed(self, order: str) -> None:
         """The swap, which waits for the disk."""

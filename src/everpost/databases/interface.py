@@ -36,13 +36,14 @@ class Files(msgspec.Struct, frozen=True, kw_only=True):
 class Upstream(NamedTuple):
     """The active to follow, or a copy to seed from: its addresses in order of preference (separated by commas, as in a
     connection string), its port, and the epoch at which the active opened. `delay`: seconds by which replay stays
-    behind (a lagged copy)."""
+    behind (a lagged copy). `compress`: a seed from there is compressed on its way."""
 
     server: str
     host: str
     port: int
     token: Token
     delay: float = 0.0
+    compress: bool = False
 
 
 class Failure(msgspec.Struct, frozen=True, kw_only=True):

@@ -85,7 +85,7 @@ class Mending:
         (layout.root / "mark.json").unlink(missing_ok=True)
         layout.save(replace(layout.state(), spoilt=False, aside=None))
 
-    async def fetch_seed(self, info: str, percent: Callable[[int], None]) -> None:
+    async def fetch_seed(self, info: str, percent: Callable[[int], None], *, compress: bool) -> None:
         """pg_basebackup beside the old files, which live until the swap."""
         self._seed = None
         incarnation = self._layout.new_incarnation()
@@ -93,12 +93,12 @@ class Mending:
         await asyncio.to_thread(self._layout.sweep)
         folder = self._layout.root / f"seed-{incarnation}"
         try:
-            ends = await self._tools.basebackup(folder, info, percent)
+            ends = await self._tools.basebackup(folder, info, percent, compress=compress)
         except BaseException:
             self._layout.retire()
             self._layout.discard_beside()
             raise
-        fact(log, "seed fetched", database=self._layout.root.name, ends=ends)
+        fact(log, "seed fetched", database=self._layout.root.name, compressed=compress, ends=ends)
         self._seed = folder, incarnation
 
     def adopt_seed(self, order: str) -> None:

@@ -43,6 +43,8 @@ _PHASES = {
 """What pg_basebackup -v says at the end of each part of its work, in this order."""
 
 
+COMPRESSION = "server-zstd:1"
+"""The source compresses, the target unpacks: every PostgreSQL of Debian since 15 has it."""
 SYNC_PAUSE = 0.2
 """Seconds between two syncs while a seed is written: the last one has little left to do."""
 
@@ -157,9 +159,11 @@ class Tools:
             "-U", config.SUPERUSER, "--auth=reject",
         )  # fmt: skip
 
-    async def basebackup(self, folder: Path, conninfo: str, percent: Callable[[int], None]) -> dict[str, float]:
-        """A seed, durable on return. Raises Interrupted if the source was lost on the way. Returns the seconds after
-        which each of _PHASES was over, and at last the seed was durable."""
+    async def basebackup(
+        self, folder: Path, conninfo: str, percent: Callable[[int], None], *, compress: bool
+    ) -> dict[str, float]:
+        """A seed, durable on return, if wanted compressed on its way (decision 014). Raises Interrupted if the source
+        was lost on the way. Returns the seconds after which each of _PHASES was over, and the seed was durable."""
         began = time.monotonic()
         ends: dict[str, float] = {}
 
@@ -173,6 +177,8 @@ class Tools:
 
         argv = ["pg_basebackup", "-D", str(folder), "-d", conninfo, "-X", "stream", "-c", "fast", "--no-manifest"]
         argv += ["-P", "-v"]
+        if compress:
+            argv.append(f"--compress={COMPRESSION}")
         if syncfs_tells():
             await self._synced_meanwhile(folder.parent, self._watched((*argv, "--no-sync"), line))
         else:

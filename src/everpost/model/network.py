@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable
 
 import msgspec
 
-from everpost.model.server import DagNetwork, DatabaseAvailabilityGroup, Server
+from everpost.model.server import DagNetwork, DatabaseAvailabilityGroup, NetworkCompression, Server
 
 MAPI = "MapiDagNetwork"
 REPLICATION = "ReplicationDagNetwork01"
@@ -68,6 +68,22 @@ def replication_addresses(dag: DatabaseAvailabilityGroup | None, server: Server)
     network = network_at(dag.networks, server.replication_address) if dag is not None else None
     usable = network is None or (network.replication_enabled and not network.ignore_network)
     return (server.replication_address, server.address) if usable else (server.address,)
+
+
+def compressed_seed(dag: DatabaseAvailabilityGroup | None, source: Server, target: Server) -> bool:
+    """Whether a seed is compressed on its way: by the DAG's NetworkCompression, and by whether the preferred address of
+    its source lies in a subnet of the target's."""
+    if dag is None or dag.network_compression is NetworkCompression.DISABLED:
+        return False
+    if dag.network_compression is not NetworkCompression.INTER_SUBNET_ONLY:
+        return True
+    described = [subnet for network in dag.networks for subnet in network.subnets]
+    place = replication_addresses(dag, source)[0]
+
+    def subnet(address: str) -> str:
+        return next((one for one in described if contains((one,), address)), subnet_of(address))
+
+    return subnet(place) not in {subnet(one) for one in (target.address, target.replication_address)}
 
 
 def changed(dag: DatabaseAvailabilityGroup, network: DagNetwork, old: str = "") -> DatabaseAvailabilityGroup:

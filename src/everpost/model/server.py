@@ -104,6 +104,15 @@ class DagNetwork(msgspec.Struct, frozen=True, kw_only=True):
     ignore_network: bool = False
 
 
+class NetworkCompression(enum.StrEnum):
+    """When what a DAG replicates is compressed (spec 1.6; docs/decisions/014)."""
+
+    DISABLED = "Disabled"
+    ENABLED = "Enabled"
+    INTER_SUBNET_ONLY = "InterSubnetOnly"
+    SEED_ONLY = "SeedOnly"
+
+
 class DatabaseAvailabilityGroup(msgspec.Struct, frozen=True, kw_only=True):
     """A DAG: 0 to 16 members and a witness that votes exactly when their number is even (spec 1.1, 1.4). The alternate
     witness is used only by a datacenter switchover (1.3)."""
@@ -115,3 +124,4 @@ class DatabaseAvailabilityGroup(msgspec.Struct, frozen=True, kw_only=True):
     alternate_witness_server: str | None = None
     alternate_witness_directory: str | None = None
     networks: tuple[DagNetwork, ...] = ()
+    network_compression: NetworkCompression = NetworkCompression.INTER_SUBNET_ONLY

@@ -15,7 +15,7 @@ from everpost.manage.cmdlets.change import look_up, write
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
 from everpost.model import quorum
-from everpost.model.server import DatabaseAvailabilityGroup, Role, Server
+from everpost.model.server import DatabaseAvailabilityGroup, NetworkCompression, Role, Server
 
 LONGEST_NAME = 15
 WITNESS_ROOT = "/var/lib/everpost/witness"
@@ -177,10 +177,15 @@ async def set_database_availability_group(
     alternate_witness_directory: str | None = None,
     datacenter_activation_mode: str | None = None,
     network_encryption: str | None = None,
+    network_compression: str | None = None,
     database_availability_group_ip_addresses: tuple[str, ...] = (),
     discover_networks: bool = False,
 ) -> list[Row]:
-    """Change the witness or the alternate witness; with no parameter, make the voters right again."""
+    """Change the witness, the alternate witness or the compression; with no parameter, make the voters right again.
+
+    -NetworkCompression: when a seed is compressed on its way. InterSubnetOnly (preset): from another subnet; SeedOnly
+    and Enabled: always; Disabled: never.
+    """
     dag = find_dag(context, identity)
     if datacenter_activation_mode is not None and datacenter_activation_mode.lower() != "dagonly":
         raise Refused(
@@ -190,6 +195,7 @@ async def set_database_availability_group(
         )
     if network_encryption is not None and network_encryption.lower() != "enabled":
         raise Refused("Replication is always encrypted.", remedy="Leave -NetworkEncryption out; it is Enabled.")
+    compression = _compression(network_compression) if network_compression is not None else dag.network_compression
     if discover_networks:
         context.verbose("Networks follow the servers' addresses; there is nothing to discover.")
     if database_availability_group_ip_addresses:
@@ -217,7 +223,7 @@ async def set_database_availability_group(
             place = check_directory(place) if place else default_directory(context, dag.name)
             check_witness(dag, dags, host, place, "-AlternateWitnessServer")
             dag = replace(dag, alternate_witness_server=host, alternate_witness_directory=place)
-        return dag
+        return dag if network_compression is None else replace(dag, network_compression=compression)
 
     after = await change_dag(context, dag.name, edit)
     assert after is not None
@@ -227,6 +233,14 @@ async def set_database_availability_group(
         context.verbose("The alternate witness is used by a datacenter switchover only; it never takes over by itself.")
     await context.voters.reconcile(context.verbose, context.warning)
     return [_row(context, after)]
+
+
+def _compression(text: str) -> NetworkCompression:
+    found = next((one for one in NetworkCompression if one.value.lower() == text.lower()), None)
+    if found is None:
+        known = ", ".join(one.value for one in NetworkCompression)
+        raise Refused(f"-NetworkCompression {text} is unknown.", remedy=f"Type one of {known}.")
+    return found
 
 
 @registry.command("Remove-DatabaseAvailabilityGroup")
@@ -274,6 +288,7 @@ def _row(context: CommandContext, dag: DatabaseAvailabilityGroup) -> Row:
         "DatacenterActivationMode": "DagOnly" if len(dag.members) > 1 else "Off",
         "StartedMailboxServers": list(dag.members),
         "StoppedMailboxServers": [],
+        "NetworkCompression": str(dag.network_compression),
         "NetworkEncryption": "Enabled",
         "ThirdPartyReplication": "Disabled",
         "DatabaseAvailabilityGroupIpv4Addresses": [],
