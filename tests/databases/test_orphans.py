@@ -122,3 +122,25 @@ def test_what_a_killed_agent_left_writing_is_ended_here_and_nowhere_else(root: P
     assert not _grows(mine, "pg_rewind", 0.3) and not _grows(mine, "postgres", 0.1)
     assert _grows(other, "pg_rewind") and _grows(other, "postgres"), "another copy's are not touched"
     assert _grows(mine, "pg_controldata"), "nor a program that only reads"
+
+
+def test_a_program_that_is_just_being_executed_is_seen(tmp_path: Path) -> None:
+    """Its command line is empty for a moment: a third to a half of these were missed before they were waited for."""
+    argv = ["pg_rewind", "-c", "import time; time.sleep(1000)", "-D", str(tmp_path / "inc-1")]
+    for _ in range(50):
+        with subprocess.Popen(argv, executable=sys.executable) as process:
+            try:
+                assert processes.is_tool_on(process.pid, tmp_path)
+            finally:
+                process.kill()
+
+
+def test_what_has_no_command_line_is_not_waited_for() -> None:
+    with subprocess.Popen(["true"]) as zombie:
+        while processes.state(zombie.pid) != "Z":
+            time.sleep(0.002)
+        began = time.monotonic()
+        for _ in range(100):
+            assert not processes.is_tool_on(zombie.pid, Path("/nowhere"))
+            assert not processes.is_tool_on(2, Path("/nowhere")), "a kernel thread, if they are seen here"
+        assert time.monotonic() - began < processes.EXEC_LIMIT

@@ -96,11 +96,23 @@ def wait_gone(pids: list[int], seconds: float) -> bool:
     return True
 
 
+EXEC_LIMIT = 1.0
+"""Seconds to wait for the arguments of a program that is being executed; a stalled disk may hold it."""
+
+
 def _command_line(pid: int) -> list[bytes]:
+    """Its words, none if it is gone. In the middle of execve(2) a process has its program already, and arguments a
+    moment later: one looked at just then would seem to be nobody's. A kernel thread and a zombie have neither."""
+    end = time.monotonic() + EXEC_LIMIT
     try:
-        return Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        while not (text := Path(f"/proc/{pid}/cmdline").read_bytes()):
+            os.readlink(f"/proc/{pid}/exe")
+            if time.monotonic() > end:
+                return []
+            time.sleep(0.001)
     except OSError:
         return []
+    return text.split(b"\0")
 
 
 def leftovers(data_dir: Path) -> list[int]:
@@ -127,20 +139,21 @@ def kill_leftovers(data_dir: Path) -> None:
 _TOOLS = (b"pg_basebackup", b"pg_rewind", b"initdb")
 
 
-def tools_on(folder: Path) -> list[int]:
-    """Programs that work for the copy in `folder`, by a word of their command line, and are no instance: an agent that
-    was killed leaves them behind. pg_rewind recovers a crashed target through a PostgreSQL in single-user mode, initdb
+def is_tool_on(pid: int, folder: Path) -> bool:
+    """Whether it works for the copy in `folder`, by a word of its command line, and is no instance: an agent that was
+    killed leaves such behind. pg_rewind recovers a crashed target through a PostgreSQL in single-user mode, initdb
     fills the new files through one."""
     prefix = os.fsencode(folder) + b"/"
-    found = []
-    for entry in os.listdir("/proc"):
-        words = _command_line(int(entry)) if entry.isdigit() else []
-        if not any(word.startswith(prefix) for word in words[1:]):
-            continue
-        program = os.path.basename(words[0])
-        if program in _TOOLS or (program == b"postgres" and (b"--single" in words or b"--boot" in words)):
-            found.append(int(entry))
-    return found
+    words = _command_line(pid)
+    if not any(word.startswith(prefix) for word in words[1:]):
+        return False
+    program = os.path.basename(words[0])
+    return program in _TOOLS or (program == b"postgres" and (b"--single" in words or b"--boot" in words))
+
+
+def tools_on(folder: Path) -> list[int]:
+    """All of them that run now."""
+    return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and is_tool_on(int(entry), folder)]
 
 
 def kill_tools(folder: Path) -> bool:
@@ -149,7 +162,7 @@ def kill_tools(folder: Path) -> bool:
     end = time.monotonic() + 5.0
     while found := tools_on(folder):
         for pid in found:
-            if pid in tools_on(folder):
+            if is_tool_on(pid, folder):
                 try:
                     os.kill(pid, signal.SIGKILL)
                 except (ProcessLookupError, PermissionError):
