@@ -60,14 +60,14 @@ def on(monkeypatch: pytest.MonkeyPatch) -> Callable[[Disk], Disk]:
 
 async def test_the_last_sync_begins_after_the_last_write(on: Callable[[Disk], Disk], tmp_path: Path) -> None:
     disk = on(Disk())
-    await Tools._synced_meanwhile(tmp_path, _work(disk))
+    await Tools._synced_meanwhile(tmp_path, lambda: _work(disk))
     assert disk.durable == ["first", "last"]
 
 
 async def test_a_write_that_failed_on_the_way_fails_the_seed(on: Callable[[Disk], Disk], tmp_path: Path) -> None:
     disk = on(Disk(fails=True))
     with pytest.raises(EverpostError, match="Input/output error"):
-        await Tools._synced_meanwhile(tmp_path, _work(disk))
+        await Tools._synced_meanwhile(tmp_path, lambda: _work(disk))
 
 
 def test_the_file_system_itself_is_synced(tmp_path: Path) -> None:
@@ -77,3 +77,14 @@ def test_the_file_system_itself_is_synced(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="Bad file descriptor"):
         system.sync()
     assert syncfs_tells(), "Debian 12 has 6.1"
+
+
+async def test_a_place_that_cannot_be_opened_fails_the_seed(tmp_path: Path) -> None:
+    begun = []
+
+    async def work() -> None:
+        begun.append(True)
+
+    with pytest.raises(EverpostError, match="No such file"):
+        await Tools._synced_meanwhile(tmp_path / "gone", work)
+    assert not begun

@@ -18,7 +18,7 @@ import asyncpg
 
 from everpost.databases import config, control, processes, wal
 from everpost.databases.binaries import Binaries
-from everpost.databases.files import file_system, syncfs_tells
+from everpost.databases.files import FileSystem, file_system, syncfs_tells
 from everpost.databases.interface import Interrupted
 from everpost.errors import EverpostError, Unavailable
 
@@ -180,39 +180,39 @@ class Tools:
         if compress:
             argv.append(f"--compress={COMPRESSION}")
         if syncfs_tells():
-            await self._synced_meanwhile(folder.parent, self._watched((*argv, "--no-sync"), line))
+            await self._synced_meanwhile(folder.parent, lambda: self._watched((*argv, "--no-sync"), line))
         else:
             await self._watched(argv, line)
         ends["durable_s"] = round(time.monotonic() - began, 3)
         return ends
 
     @staticmethod
-    async def _synced_meanwhile(place: Path, work: Awaitable[None]) -> None:
+    async def _synced_meanwhile(place: Path, work: Callable[[], Awaitable[None]]) -> None:
         """What `work` writes at that place is durable on return (decision 013). The disk writes while the network
         brings more; otherwise it would begin when all has come. Nothing is left running if the work fails."""
         ended = asyncio.Event()
-        with file_system(place) as system:
 
-            async def keep_writing() -> None:
-                while True:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(SYNC_PAUSE):
-                            await ended.wait()
-                    if ended.is_set():
-                        return
-                    await asyncio.to_thread(system.sync)
+        async def keep_writing(system: FileSystem) -> None:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(SYNC_PAUSE):
+                        await ended.wait()
+                if ended.is_set():
+                    return
+                await asyncio.to_thread(system.sync)
 
-            writing = asyncio.create_task(keep_writing())
-            try:
+        try:
+            with file_system(place) as system:
+                writing = asyncio.create_task(keep_writing(system))
                 try:
-                    await work
+                    await work()
                 finally:
                     ended.set()
                     await asyncio.wait((writing,))
                 writing.result()
                 await asyncio.to_thread(system.sync)  # anew: one that was under way may have missed the end
-            except OSError as error:
-                raise EverpostError(f"The seed cannot be written: {error}.", retry=True) from error
+        except OSError as error:
+            raise EverpostError(f"The seed cannot be written: {error}.", retry=True) from error
 
     async def read_pages(self, root: Path, sockets: Path, port: int, rate: str) -> str:
         """Read every page through the running instance, which checks them: PostgreSQL's own reader of base backups,
