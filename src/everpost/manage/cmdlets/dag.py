@@ -195,7 +195,7 @@ async def set_database_availability_group(
         )
     if network_encryption is not None and network_encryption.lower() != "enabled":
         raise Refused("Replication is always encrypted.", remedy="Leave -NetworkEncryption out; it is Enabled.")
-    compression = _compression(network_compression) if network_compression is not None else dag.network_compression
+    compression = _compression(network_compression) if network_compression is not None else None
     if discover_networks:
         context.verbose("Networks follow the servers' addresses; there is nothing to discover.")
     if database_availability_group_ip_addresses:
@@ -223,7 +223,7 @@ async def set_database_availability_group(
             place = check_directory(place) if place else default_directory(context, dag.name)
             check_witness(dag, dags, host, place, "-AlternateWitnessServer")
             dag = replace(dag, alternate_witness_server=host, alternate_witness_directory=place)
-        return dag if network_compression is None else replace(dag, network_compression=compression)
+        return replace(dag, network_compression=compression or dag.network_compression)
 
     after = await change_dag(context, dag.name, edit)
     assert after is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from everpost.activemanager.view import View
 from everpost.errors import EverpostError, NotFound, Refused
 from everpost.manage import registry
@@ -75,16 +77,11 @@ async def move_active_mailbox_database(
             raise NotFound(
                 f"{target} has no copy of {found.name}.", remedy=f"Its copies are on {', '.join(found.servers)}."
             )
+    word = _Word(dial, accept_data_loss, move_comment)
     if replay_to_time:
         if not identity:
             raise Refused("-ReplayToTime is about one database.", remedy="Name it, as in MB01.")
-        if what_if:
-            return await _in_the_past(context, chosen[0], target, replay_to_time)
-        return [
-            await pointintime.activate(
-                context, chosen[0], target, replay_to_time, accepted=accept_data_loss, comment=move_comment
-            )
-        ]
+        return await _in_the_past(context, chosen[0], target, replay_to_time, word, what_if=what_if)
     if what_if:
         return [row for found in chosen for row in await _ranking(context, found, target, checks, dial)]
     if move_all_databases_or_none:
@@ -92,16 +89,7 @@ async def move_active_mailbox_database(
     rows: list[Row] = []
     for found in chosen:
         try:
-            row = None
-            if await lossy.needs_word(context, found):
-                if target is not None:
-                    row = await lossy.activate_complete(context, found, target, move_comment)
-                if row is None:
-                    row = await lossy.activate(
-                        context, found, target, dial, accepted=accept_data_loss, comment=move_comment
-                    )
-            else:
-                row = await _switch(context, found, target, checks, move_comment)
+            row = await _move(context, found, target, checks, word)
         except EverpostError as error:
             if server is None and activate_preferred_on_server is None:
                 raise
@@ -109,6 +97,27 @@ async def move_active_mailbox_database(
             row.update(Status="Failed", ErrorMessage=str(error))
         rows.append(row)
     return rows
+
+
+class _Word(NamedTuple):
+    """What the operator said of a loss: `dial` None is the one that is set on the target."""
+
+    dial: MountDial | None
+    accepted: bool
+    comment: str
+
+
+async def _move(
+    context: CommandContext, found: MailboxDatabase, target: str | None, checks: Checks, word: _Word
+) -> Row:
+    """Without loss if any copy can be; else by the operator's word."""
+    if not await lossy.needs_word(context, found):
+        return await _switch(context, found, target, checks, word.comment)
+    if target is not None:
+        row = await lossy.activate_complete(context, found, target, word.comment)
+        if row is not None:
+            return row
+    return await lossy.activate(context, found, target, word.dial, accepted=word.accepted, comment=word.comment)
 
 
 async def _switch(
@@ -196,8 +205,12 @@ async def _ranking(
     return rows
 
 
-async def _in_the_past(context: CommandContext, found: MailboxDatabase, target: str | None, text: str) -> list[Row]:
-    """What -WhatIf shows of an activation at a point in time."""
+async def _in_the_past(
+    context: CommandContext, found: MailboxDatabase, target: str | None, text: str, word: _Word, *, what_if: bool
+) -> list[Row]:
+    """An activation at a point in time, or what -WhatIf shows of it."""
+    if not what_if:
+        return [await pointintime.activate(context, found, target, text, accepted=word.accepted, comment=word.comment)]
     try:
         plan = await pointintime.preview(context, found, target, text)
     except Refused as refused:

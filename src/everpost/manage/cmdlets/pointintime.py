@@ -42,9 +42,10 @@ class Preview(NamedTuple):
 
 
 def _is_open_so(location: Location, target: str, until: float) -> bool:
-    newest = location.openings[-1] if location.openings else None
-    asked = location.state is LocationState.OPEN and location.active == target and newest is not None
-    return asked and newest is not None and newest.server == target and newest.until == until
+    if location.state is not LocationState.OPEN or not location.openings:
+        return False
+    newest = location.openings[-1]
+    return location.active == newest.server == target and newest.until == until
 
 
 def _is_ordered(location: Location, target: str, until: float) -> bool:
