@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import ipaddress
 from collections.abc import Collection, Iterable
 
@@ -16,8 +17,9 @@ IPV6_BITS = 64
 """How large a subnet is taken to be that nobody described: a host knows its address, not who else is on its line."""
 
 
+@functools.lru_cache(maxsize=256)
 def subnet_of(address: str) -> str:
-    """The subnet of an address in `address/bits` notation, when no network names it."""
+    """The subnet of an address in `address/bits` notation, when no network names it. Asked at each look of a copy."""
     place = ipaddress.ip_address(address)
     bits = IPV4_BITS if place.version == 4 else IPV6_BITS
     return str(ipaddress.ip_network(f"{address}/{bits}", strict=False))
