@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -16,6 +17,14 @@ from tests.array.dns.lab import LabZone
 from tests.array.rounds import ADDRESS, GATEWAY, Net
 
 PASSWORD, USER = "Secret-4711", "mira@contoso.com"
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """For worlds in simulated time, whose keepers say thousands of lines about the faults that are put to them."""
+    logging.disable(logging.ERROR)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 class World:

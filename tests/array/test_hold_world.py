@@ -3,8 +3,6 @@ tenures and orders to move; each rule that keeps them apart turns it red when it
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,15 +15,10 @@ from everpost.model.tenure import Timing
 from tests.array.world import World
 from tests.directory.world import simulate
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 ROUNDS = 200
 SECONDS = 40.0
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 def play(folder: Path, rounds: int = ROUNDS, timing: Timing | None = None) -> tuple[int, list[str]]:

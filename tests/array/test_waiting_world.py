@@ -4,8 +4,7 @@ address depends on whether quorum has taken the silent server, and hardly on whe
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,11 @@ from everpost.model.tenure import FencingRecord, TenureRecord, TenureState, Timi
 from tests.array.world import World, now
 from tests.directory.world import simulate
 
+pytestmark = pytest.mark.usefixtures("quiet")
+
 TIMING = Timing()
 JITTER = 1.0
 """Seconds of renewals, looks, and duplicate address detection."""
-
-
-@pytest.fixture(autouse=True)
-def quiet() -> Iterator[None]:
-    logging.disable(logging.ERROR)
-    yield
-    logging.disable(logging.NOTSET)
 
 
 async def dead_and_nobody_takes_it(world: World) -> None:

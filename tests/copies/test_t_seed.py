@@ -65,6 +65,7 @@ def test_T_SEED_1_a_passive_source_shows_that_it_is_one(bulky: World) -> None:
     world = bulky
     world.shell("Suspend-MailboxDatabaseCopy MB01\\EX03")
     before = world.incarnation("EX03")
+    world.shell("Set-DatabaseAvailabilityGroup E14-DAG -NetworkCompression SeedOnly")
     world.shell("Update-MailboxDatabaseCopy MB01\\EX03 -SourceServer EX02 -BeginSeed")
     world.wait("MB01\\EX02", Status="SeedingSource", Synchronous=True)
     seeding = world.copy("MB01\\EX03")
@@ -74,7 +75,9 @@ def test_T_SEED_1_a_passive_source_shows_that_it_is_one(bulky: World) -> None:
     world.wait("MB01\\EX02", Status="Healthy")
     assert world.incarnation("EX03") != before
     assert world.facts("EX03", "seeded")[-1]["seed_source"] == "EX02"
+    assert world.facts("EX03", "seed fetched")[-1]["compressed"] is True
     world.row_there("EX03", "MB01", 101)
+    world.shell("Set-DatabaseAvailabilityGroup E14-DAG -NetworkCompression InterSubnetOnly")
 
 
 def test_T_SEED_3_a_cut_at_60_percent_is_survived_without_anybody(bulky: World) -> None:
@@ -111,6 +114,7 @@ def test_T_SEED_2_the_active_stays_while_it_is_a_seeding_source(bulky: World) ->
     for server in ("EX01", "EX03"):
         world.wait(f"MB01\\{server}", Status="Healthy", Synchronous=True)
     assert world.facts("EX03", "seeded")[-1]["seed_source"] == "EX02"
+    assert world.facts("EX03", "seed fetched")[-1]["compressed"] is False, "one subnet, and the preset InterSubnetOnly"
     world.shell("Move-ActiveMailboxDatabase MB01 -ActivateOnServer EX01")
     world.whole()
 
