@@ -68,6 +68,10 @@ async def test_a_zone_is_configured_changed_and_removed_and_the_secret_is_nowher
         ("Set-DnsUpdate 'no zone' -Server 192.0.2.53", "is not the name of a zone"),
         ("Set-DnsUpdate contoso.com -Server 192.0.2.53 -RoundRobinTtl 9999", "no time to live"),
         ("Set-DnsUpdate contoso.com -Server 192.0.2.53 -Adopt mail.fabrikam.com", "does not lie in contoso.com"),
+        (
+            "Set-DnsUpdate contoso.com -Server 192.0.2.53 -PublishMx maybe",
+            r"-PublishMx is \$true or \$false, not 'maybe'",
+        ),
         ("Set-ClientAccessArray A -DnsMode Sometimes", "-DnsMode cannot be .* Type VirtualIP or RoundRobin"),
     ],
 )

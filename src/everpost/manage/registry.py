@@ -18,7 +18,8 @@ F = TypeVar("F", bound=Function)
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter in the words of the shell. `position` None: by name only; `nullable`: $null is a value of it."""
+    """One parameter in the words of the shell. `position` None: by name only; `nullable`: $null is a value of it. A
+    switch is there or not; a boolean is set to $true or $false, or left as it is."""
 
     name: str
     kind: str
@@ -56,6 +57,8 @@ def _pascal(name: str) -> str:
 
 
 def _kind(annotation: Any) -> str:
+    if annotation == (bool | None):
+        return "boolean"
     if isinstance(annotation, types.UnionType):
         annotation = next(part for part in typing.get_args(annotation) if part is not type(None))
     if typing.get_origin(annotation) in (tuple, list):
@@ -114,7 +117,7 @@ def _python_name(parameter: Parameter) -> str:
 
 
 def _convert(parameter: Parameter, value: Any) -> Any:
-    if parameter.switch:
+    if parameter.kind in ("switch", "boolean"):
         if isinstance(value, bool):
             return value
         raise Refused(f"-{parameter.name} is $true or $false, not {value!r}.")
