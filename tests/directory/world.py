@@ -55,9 +55,10 @@ def simulate(work: Coroutine[Any, Any, None]) -> None:
     loop = SimulatedLoop()
     try:
         loop.run_until_complete(work)
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        for _ in range(10):  # what a task awaits while it is being cancelled is cancelled the next time
+            for task in asyncio.all_tasks(loop):
+                task.cancel()
+            loop.run_until_complete(asyncio.sleep(0))
         loop.run_until_complete(loop.shutdown_asyncgens())
     finally:
         loop.close()
