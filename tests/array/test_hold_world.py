@@ -10,10 +10,11 @@ import pytest
 from everpost.array import service
 from everpost.array.hold import Hold
 from everpost.array.service import Keeper
+from everpost.directory.memory import MemoryDirectory
 from everpost.directory.timers import Timers
 from everpost.model.tenure import Timing
 from tests.array.world import World
-from tests.directory.world import simulate
+from tests.directory.world import DriftingClock, simulate
 
 pytestmark = pytest.mark.usefixtures("quiet")
 
@@ -42,7 +43,7 @@ def test_two_hosts_never_have_the_address(tmp_path: Path) -> None:
     assert not violations
 
 
-SABOTAGED = 60
+SABOTAGED = 150
 """Rounds within which a broken rule must show; they end at the first violation."""
 
 
@@ -69,3 +70,50 @@ def test_sabotage_a_beat_counts_for_a_later_tenure_of_the_server(
     monkeypatch.setattr(Hold, "until", property(lambda self: self._validity.until))
     monkeypatch.setattr(Keeper, "_obstacle", lambda self, array: "")
     assert play(tmp_path, SABOTAGED)[1]
+
+
+def test_sabotage_a_late_answer_counts_from_when_it_came(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    answered = Hold._answered
+    monkeypatch.setattr(
+        Hold, "_answered", lambda self, sent, result: answered(self, sent._replace(at=self._clock.boottime()), result)
+    )
+    assert play(tmp_path, SABOTAGED)[1]
+
+
+def test_a_late_answer_counts_from_its_own_send_time_and_only_for_what_is_still_held() -> None:
+    simulate(_late_answers())
+
+
+async def _late_answers() -> None:
+    clock, directory, timing = DriftingClock(100.0, 1.0), MemoryDirectory(), Timing()
+    hold = Hold(
+        directory,
+        clock,
+        array="A",
+        me="EX01",
+        instance="w",
+        timing=timing,
+        serving=lambda: (1e9, 1),
+        own_guard=dict,
+    )
+    assert await hold.acquire(None, {}, "first")
+    await clock.sleep(1.0)
+    sent = clock.boottime()
+    directory.delay_effects(1)
+    assert not await hold.renew()
+    await clock.sleep(0.5)
+    directory.deliver_late()
+    assert hold.until == sent + timing.hold
+    directory.delay_effects(1)
+    assert not await hold.renew()
+    await clock.sleep(0.1)
+    assert await hold.renew()
+    newest = hold.until
+    directory.deliver_late()
+    assert hold.until == newest, "a newer beat counts already"
+    directory.delay_effects(1)
+    assert not await hold.renew()
+    hold.lapse()
+    directory.deliver_late()
+    assert hold.until == 0.0, "the address was taken off since: a beat from before does not bring it back"
+    assert await hold.renew() and hold.valid()

@@ -67,7 +67,11 @@ class Slow(MemoryDirectory):
         self.delay = delay
 
     async def txn(
-        self, *args: Any, attempt: float | None = None, late: Callable[[TxnResult], None] | None = None, **options: Any
+        self,
+        *args: Any,
+        attempt: float | None = None,
+        late: Callable[[TxnResult], object] | None = None,
+        **options: Any,
     ) -> TxnResult:
         result = await super().txn(*args, **options)
         if attempt is None or attempt >= self.delay:

@@ -108,7 +108,7 @@ class Line:
         *,
         read_on_failure: tuple[str, ...] = (),
         attempt: float | None = None,
-        late: Callable[[TxnResult], None] | None = None,
+        late: Callable[[TxnResult], object] | None = None,
     ) -> TxnResult:
         chance = self._chance
         ill = chance.random() < self.bad
@@ -130,7 +130,7 @@ class Line:
             self._back(arrived, late)
         raise OutcomeUnknown("no answer")
 
-    def _back(self, arrived: asyncio.Task[TxnResult], late: Callable[[TxnResult], None]) -> None:
+    def _back(self, arrived: asyncio.Task[TxnResult], late: Callable[[TxnResult], object]) -> None:
         """Its answer comes after it was given up, if at all."""
         delay = self._chance.uniform(0.0, 3.0)
         self.answers_late += 1

@@ -1,21 +1,24 @@
 """The holder's tenure of the address by compare-and-swap renewals (architecture 3.8), and how long it may stay.
 
-`array/A/holder` changes only when the address is acquired, taken or given back. A beat is: if the holder record is as I
-know it, write the next counter to `array/A/beat`. A challenger changes the holder record if the beat is still at the
+`array/A/holder` changes only when the address is acquired, taken or given back. A beat is: if the holder record is as
+I know it, write the next counter to `array/A/beat`. A challenger changes the holder record if the beat is still at the
 revision that it saw TAKE seconds ago. The proof is that of `directory.tenure`, with one more clock: the kernel's. Each
 renewal of the address gives it LIFE seconds, only if that ends, rounding included, before HOLD + STOP after the send
-time of the newest confirmed beat. So a holder whose processes all stand still loses the address before any other host
-acquires it.
+time of the newest confirmed beat. An answer that comes when its attempt is over counts too, from its own send time
+(docs/decisions/002): a line that loses packets costs the holder nothing that the directory committed. So a holder
+whose processes all stand still loses the address before any other host acquires it.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
 
 from everpost.clock import Clock
 from everpost.directory import keys
-from everpost.directory.interface import Directory, Entry
+from everpost.directory.interface import Directory, Entry, TxnResult
 from everpost.directory.schema import decode, encode
 from everpost.directory.timers import Validity
 from everpost.errors import OutcomeUnknown, Unavailable
@@ -29,6 +32,16 @@ LIFE = 1
 """Whole seconds, as the kernel counts them, that an address lives without a renewal."""
 ROUNDING = 0.3
 """Seconds by which the kernel may end a life late (net/ipv4/devinet.c rounds up by at most a quarter of one)."""
+
+
+class _Sent(NamedTuple):
+    """What was so when a beat was sent, at `at` in CLOCK_BOOTTIME seconds: this server's tenure, the revision of the
+    holder record, and how often the address had been taken off."""
+
+    at: float
+    tenure: int
+    revision: int
+    lapses: int
 
 
 class Hold:
@@ -128,24 +141,28 @@ class Hold:
 
     async def renew(self) -> bool:
         """One beat; whether it was confirmed. The record is lost here when it is not ours any more."""
-        revision = self.revision
         deadline, tenure = self._serving()
-        sent = self._clock.boottime()
-        if not revision or sent >= deadline:
+        sent = _Sent(self._clock.boottime(), tenure, self.revision, self._lapses)
+        if not sent.revision or sent.at >= deadline:
             return False
         self._counter += 1
-        lapses = self._lapses
         try:
             result = await self._directory.txn(
-                {keys.array_holder(self.array): revision},
+                {keys.array_holder(self.array): sent.revision},
                 {keys.array_beat(self.array): self._beat(self.epoch, self._counter)},
                 attempt=self._timing.attempt,
                 read_on_failure=(keys.array_holder(self.array),),
+                late=partial(self._answered, sent),
             )
         except (OutcomeUnknown, Unavailable) as error:
             log.debug("beat of %s not confirmed: %s", self.array, error)
             return False
-        if self.revision != revision or self._lapses != lapses:
+        return self._answered(sent, result)
+
+    def _answered(self, sent: _Sent, result: TxnResult) -> bool:
+        """What an answer is worth, in time or late: nothing if the record changed or the address was taken off since
+        it was sent, or a newer beat is confirmed."""
+        if (sent.revision, sent.lapses) != (self.revision, self._lapses):
             return False
         if not result.succeeded:
             self.lose()
@@ -154,8 +171,9 @@ class Hold:
                 if entry is not None:
                     self._learn(entry)
             return False
-        self._validity.confirmed(sent)
-        self._tenure = tenure
+        if sent.at >= self._validity.sent:
+            self._validity.confirmed(sent.at)
+            self._tenure = sent.tenure
         return True
 
     async def give_back(self, target: str, why: str) -> None:

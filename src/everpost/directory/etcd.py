@@ -168,7 +168,7 @@ class EtcdDirectory:
         *,
         read_on_failure: tuple[str, ...] = (),
         attempt: float | None = None,
-        late: Callable[[TxnResult], None] | None = None,
+        late: Callable[[TxnResult], object] | None = None,
     ) -> TxnResult:
         endpoint, limit = self._gateway.choose(), attempt or ATTEMPT
         body = _transaction(guards, puts, read_on_failure)
@@ -195,7 +195,7 @@ class EtcdDirectory:
         return _result(found, read_on_failure)
 
     async def _listen(
-        self, endpoint: str, body: Mapping[str, Any], limit: float, late: Callable[[dict[str, Any]], None]
+        self, endpoint: str, body: Mapping[str, Any], limit: float, late: Callable[[dict[str, Any]], object]
     ) -> dict[str, Any]:
         """The answer, if it comes within `limit` seconds; else TimeoutError, and one that comes within LATE is told to
         `late`. Its connection is kept that long: on a bad line that is what TCP needs to send again."""

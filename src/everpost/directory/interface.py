@@ -56,7 +56,7 @@ class Directory(Protocol):
         *,
         read_on_failure: tuple[str, ...] = (),
         attempt: float | None = None,
-        late: Callable[[TxnResult], None] | None = None,
+        late: Callable[[TxnResult], object] | None = None,
     ) -> TxnResult:
         """One compare-and-swap: if every key of `guards` has that mod-revision (0 = absent), do all `puts`
         (None deletes). Sent once to one member; raises OutcomeUnknown when no answer came (it may still happen),

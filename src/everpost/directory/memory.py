@@ -13,7 +13,7 @@ from everpost.errors import OutcomeUnknown, Unavailable
 class _Late(NamedTuple):
     guards: Mapping[str, int]
     puts: Mapping[str, bytes | None]
-    told: Callable[[TxnResult], None] | None
+    told: Callable[[TxnResult], object] | None
 
 
 class MemoryDirectory:
@@ -69,7 +69,7 @@ class MemoryDirectory:
         *,
         read_on_failure: tuple[str, ...] = (),
         attempt: float | None = None,
-        late: Callable[[TxnResult], None] | None = None,
+        late: Callable[[TxnResult], object] | None = None,
     ) -> TxnResult:
         self._ask()
         if not self._lose:
