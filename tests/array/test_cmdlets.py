@@ -91,6 +91,26 @@ async def test_two_administrators_at_the_same_moment_make_one_array_for_a_site()
     assert o.view.arrays["CASArray"].site == "Paris"
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "New-ClientAccessArray -Name Second -Fqdn second.contoso.com -Site Rome",
+        "Set-ClientAccessArray CASArray -Name Second",
+        "Set-ClientAccessArray CASArray -Fqdn second.contoso.com",
+        "Set-ClientAccessArray CASArray -IP 10.77.0.51",
+    ],
+)
+async def test_two_administrators_at_the_same_moment_do_not_give_the_same_name_or_address(line: str) -> None:
+    """An array that was made elsewhere and is not seen here yet may have it."""
+    o = await two_sites()
+    await o.memory.txn({}, {keys.ARRAY_NAMES: b"Unseen"})
+    with pytest.raises(Refused, match="changed by somebody else"):
+        await o.run(line)
+    await o.run("Set-ClientAccessArray CASArray -Weights EX1=3")
+    o.view.apply(keys.ARRAY_NAMES, await o.memory.get(keys.ARRAY_NAMES))
+    await o.run(line)
+
+
 NEW = "New-ClientAccessArray -Name Rome -Fqdn rome.contoso.com -Site Rome "
 
 

@@ -68,10 +68,10 @@ def _free_site(context: CommandContext, name: str, *, of: ClientAccessArray | No
     return place
 
 
-def _all_arrays(context: CommandContext) -> dict[str, int]:
-    """Guards against another command that gives an array the same name or FQDN at this moment."""
-    found = [keys.client_access_array(one.key) for one in context.organization.arrays.values()]
-    return {key: context.organization.revision(key) for key in found}
+def _unrivalled(context: CommandContext) -> dict[str, int]:
+    """Guard against another command that gives an array the same name, FQDN or address at this moment; whoever gives
+    one writes this key."""
+    return {keys.ARRAY_NAMES: context.organization.revision(keys.ARRAY_NAMES)}
 
 
 def _moved(context: CommandContext, array: ClientAccessArray, site: str) -> ClientAccessArray:
@@ -132,8 +132,9 @@ async def new_client_access_array(
     }
     array = settings(context, bare, given)
     key, unique = keys.client_access_array(chosen), keys.array_site(place)
-    guards = {**_all_arrays(context), key: 0, unique: 0}
-    await write(context, guards, {key: encode(array), unique: chosen.encode()}, what=chosen)
+    guards = {**_unrivalled(context), key: 0, unique: 0}
+    puts = {key: encode(array), unique: chosen.encode(), keys.ARRAY_NAMES: chosen.encode()}
+    await write(context, guards, puts, what="The list of arrays")
     await seen(context, key)
     if not ip and array.dns_mode is DnsMode.VIRTUAL_IP:
         context.warning(f"{chosen} has no address yet: Set-ClientAccessArray {chosen} -IP gives it one.")
@@ -262,8 +263,11 @@ async def set_client_access_array(
     before = context.organization.revision(key)
     guards: dict[str, int] = {key: before}
     puts: dict[str, bytes | None] = {key: encode(after)}
-    if renamed != array.name or full != array.fqdn:
-        guards = {keys.client_access_array(renamed): 0, **_all_arrays(context)}
+    if renamed != array.name:
+        guards.setdefault(keys.client_access_array(renamed), 0)
+    if (after.name, after.fqdn, after.ip) != (array.name, array.fqdn, array.ip):
+        guards |= _unrivalled(context)
+        puts[keys.ARRAY_NAMES] = array.key.encode()
     if place != array.site:
         guards[keys.array_site(place)] = 0
         puts |= {keys.array_site(place): array.key.encode(), keys.array_site(array.site): None}
