@@ -100,7 +100,7 @@ EXEC_LIMIT = 1.0
 """Seconds to wait for the arguments of a program that is being executed; a stalled disk may hold it."""
 
 
-def _command_line(pid: int) -> list[bytes]:
+def command_line(pid: int) -> list[bytes]:
     """Its words, none if it is gone. In the middle of execve(2) a process has its program already, and arguments a
     moment later: one looked at just then would seem to be nobody's. A kernel thread and a zombie have neither."""
     end = time.monotonic() + EXEC_LIMIT
@@ -121,7 +121,7 @@ def leftovers(data_dir: Path) -> list[int]:
     found = []
     for entry in os.listdir("/proc"):
         if entry.isdigit() and is_postgres(int(entry)):
-            words = _command_line(int(entry))
+            words = command_line(int(entry))
             if b"-D" in words and words[words.index(b"-D") + 1].startswith(prefix):
                 found.append(int(entry))
     return found
@@ -144,7 +144,7 @@ def is_tool_on(pid: int, folder: Path) -> bool:
     killed leaves such behind. pg_rewind recovers a crashed target through a PostgreSQL in single-user mode, initdb
     fills the new files through one."""
     prefix = os.fsencode(folder) + b"/"
-    words = _command_line(pid)
+    words = command_line(pid)
     if not any(word.startswith(prefix) for word in words[1:]):
         return False
     program = os.path.basename(words[0])

@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
+from everpost.databases import processes
+
 USER = "everpost"
 PREFIX = "evp"
 CAPABILITIES = "+net_bind_service,+net_admin,+net_raw"
@@ -259,13 +261,7 @@ class LoopbackHost:
     def pids(self) -> list[int]:
         """By the mark in their environment."""
         mark = f"EVERPOST_LAB_HOST={self._mark}".encode()
-        found = []
-        for entry in os.listdir("/proc"):
-            if entry.isdigit():
-                with contextlib.suppress(OSError):
-                    if mark in Path(f"/proc/{entry}/environ").read_bytes().split(b"\0"):
-                        found.append(int(entry))
-        return found
+        return [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and mark in _environment_of(int(entry))]
 
     def cut(self) -> None:
         """All processes at once."""
@@ -275,6 +271,18 @@ class LoopbackHost:
 
     def mend(self) -> None:
         """Nothing: the lab starts its processes again."""
+
+
+def _environment_of(pid: int) -> list[bytes]:
+    """None if it is gone, or another user's. One that is just being executed has its environment a moment later."""
+    path = Path(f"/proc/{pid}/environ")
+    try:
+        text = path.read_bytes()
+        if not text and processes.command_line(pid):
+            text = path.read_bytes()
+    except OSError:
+        return []
+    return text.split(b"\0")
 
 
 def _alive(pid: int) -> bool:
