@@ -219,6 +219,16 @@ def test_T_AM_2_what_recorded_itself_as_closed_is_mounted_by_the_dial() -> None:
     assert "lacks at least 7 generations" in action.after.reason
 
 
+@pytest.mark.parametrize(("lossy", "lacks"), [(False, 12), (True, 1)])
+def test_what_was_recorded_before_an_opening_with_loss_counts_up_to_it(lossy: bool, lacks: int) -> None:
+    """The new active has recorded nothing yet: what lay behind the beginning of its log was given up."""
+    found = behind(12)
+    first = found.location.openings[0]
+    openings = (first, Opening(Token(1, 9), "EX01", first.timeline, 101 * MB, "n9", lossy))
+    found = replace(found, location=replace(found.location, openings=openings))
+    assert loss.missing(found, "EX02") == lacks
+
+
 def test_a_new_try_of_an_activation_at_a_point_in_time_is_of_the_same_copy_and_time() -> None:
     refused = (Refusal("EX02", "it has no log beyond that time"),)
     ordered = behind(0, active="EX02", state=LocationState.ACTIVATING, lossy=True, until=99.5, refused=refused)

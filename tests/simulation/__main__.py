@@ -20,6 +20,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, help="only this one")
     parser.add_argument("--shape", help="servers,databases,copies instead of the seed's own")
+    parser.add_argument("--favour", default="", help="faults by name, administrator, loss, past; by commas")
     parser.add_argument("--trace", action="store_true", help="print what happened")
     parser.add_argument("--log", action="store_true", help="print the servers' own log too")
     parser.add_argument("--verbose", action="store_true", help="a line for each seed")
@@ -28,6 +29,8 @@ def main() -> int:
     with broken(given.rule) if given.rule else contextlib.nullcontext(Setting()) as setting:
         if given.shape:
             setting = setting._replace(shape=Shape(*(int(word) for word in given.shape.split(","))))
+        if given.favour:
+            setting = setting._replace(favour=tuple(given.favour.split(",")))
         return _run(given, setting)
 
 

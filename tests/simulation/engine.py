@@ -28,7 +28,7 @@ from everpost.model.database import Opening, Token
 from tests.simulation.host import Host
 from tests.simulation.network import ask
 from tests.simulation.postgres import Backend, Instance, standby_name
-from tests.simulation.storage import Storage
+from tests.simulation.storage import BEGIN, Storage
 
 T = TypeVar("T")
 LOCAL = 0.0003
@@ -143,7 +143,7 @@ class SimulatedEngine:
             if await self.running() is None and await self.alive():
                 positions = await self.standby_positions()
                 end = max(positions.received_lsn, positions.replayed_lsn)
-        token, nonce = storage.mark if storage.mark is not None else (None, "")
+        token, nonce, until = storage.mark if storage.mark is not None else (None, "", None)
         return Files(
             present=True,
             was_primary=storage.was_primary,
@@ -151,7 +151,9 @@ class SimulatedEngine:
             end_lsn=end,
             mark_token=token,
             mark_nonce=nonce,
+            mark_until=until,
             begin_lsn=storage.history[-1][1],
+            next_timeline=storage.timeline,
         )
 
     async def running(self) -> Token | bool | None:
@@ -191,8 +193,11 @@ class SimulatedEngine:
 
     async def start(self, upstream: Upstream | None, until: float | None = None) -> None:
         storage = self._storage
-        storage.names, storage.admitted, storage.upstream = (), False, upstream
+        storage.names, storage.admitted, storage.upstream, storage.until = (), False, upstream, until
         await self._disk()
+        stop = storage.stop()
+        if stop is not None and stop < storage.replayed:
+            raise EverpostError(f"PostgreSQL of {self._database} did not start: it has replayed more than that")
         await self._warden.ask(lambda: self._host.warden.start(self._database, storage), 2.0)
         while (instance := self._host.instance(self._database)) is None or not instance.accepting:
             if await self.running() is False:
@@ -216,6 +221,10 @@ class SimulatedEngine:
     # -- a passive -----------------------------------------------------------------------------------------------
 
     async def follow(self, upstream: Upstream | None) -> None:
+        if self._storage.until is not None:
+            await self.kill()
+            await self.start(upstream)
+            return
         self._storage.upstream = upstream
         await self._disk()
         await self._signal(Instance.reload)
@@ -230,12 +239,14 @@ class SimulatedEngine:
     @staticmethod
     def _standby(instance: Instance) -> StandbyPositions:
         storage, receiver = instance.storage, instance.receiver
+        count = instance.replay()
         return StandbyPositions(
             received_lsn=storage.flushed_lsn,
-            replayed_lsn=storage.flushed_lsn,
+            replayed_lsn=storage.wal[count - 1].lsn if count else BEGIN,
             timeline=storage.timeline,
             streaming=receiver is not None,
             known_generated_lsn=storage.end if receiver is not None else None,
+            stands_at=storage.until if instance.stands() else None,
         )
 
     async def standby_positions(self) -> StandbyPositions:
@@ -246,7 +257,7 @@ class SimulatedEngine:
         return Received(positions.received_lsn, positions.timeline)
 
     async def openings(self) -> list[tuple[Token, str]]:
-        return await self._sql(lambda instance: instance.storage.openings())
+        return await self._sql(lambda instance: instance.storage.openings(instance.replay()))
 
     # -- becoming active -----------------------------------------------------------------------------------------
 
@@ -255,7 +266,7 @@ class SimulatedEngine:
         if token < storage.highest:
             raise TokenWentBack(f"{self._database} was activated at {storage.highest} before")
         await self._disk()
-        storage.highest, storage.mark = token, (token, nonce)
+        storage.highest, storage.mark = token, (token, nonce, until)
 
     async def promote(self, token: Token, received: Received) -> Promoted:
         await self._warden.ask(lambda: self._host.warden.guard(self._database, token))

@@ -145,6 +145,8 @@ class Monitor:
 
     def _look_at_opening(self, watched: Watched, location: Location) -> None:
         storage = self._world.hosts[location.active].storage(location.database)
+        if location.openings[-1].until is not None:
+            self._look_at_point(watched, location, storage, location.openings[-1].until)
         if watched.lost_before is not None:
             # With an administrator's word: what is missing may be missing, if it was acknowledged before that word.
             before, watched.lost_before, watched.loss_at = watched.lost_before, None, location.token
@@ -161,6 +163,23 @@ class Monitor:
                         f" operation {operation.number}, which was {kind} at {operation.token}"
                     )
                     return
+
+    def _look_at_point(self, watched: Watched, location: Location, storage: Storage, until: float) -> None:
+        """Opened as it was at a point in time: all that was acknowledged and committed by then, nothing later."""
+        self.note("in the past", location.database)
+        for operation in watched.acknowledged:
+            assert operation.record is not None
+            committed, there = operation.record.at, _in(storage, operation)
+            if there != (committed <= until):
+                self.fault(
+                    f"{location.database} was opened as it was at {until:.3f} s, and operation {operation.number},"
+                    f" committed at {committed:.3f} s, is {'' if there else 'not '}there"
+                )
+                return
+        for record in storage.wal:
+            if record.kind == "op" and record.at > until:
+                self.fault(f"{location.database} was opened as it was at {until:.3f} s with a change from {record.at}")
+                return
 
     def _look_at_eligible(self, watched: Watched, operations: list[Operation]) -> None:
         """Every copy that may be activated without loss has everything acknowledged, durably (3.1, 3.2, 3.5)."""

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
+
+from msgspec.structs import replace
 
 from everpost.activemanager import transitions
 from everpost.activemanager.transitions import IllegalMove
 from everpost.directory import keys
 from everpost.directory.schema import decode, encode
-from everpost.model.database import Location, LocationState
+from everpost.model.database import CopyStatus, Location, LocationState, MailboxDatabase
 from everpost.model.tenure import FencingRecord, TenureState
 from tests.simulation.loop import NOBODY, Process
 from tests.simulation.network import ETCD
@@ -215,7 +217,7 @@ class Nemesis:
         location = self._any_location()
         if location is None:
             return
-        if self._accept_loss():
+        if self._accept_loss() or self._go_back():
             return
         try:
             after = self._asked(location)
@@ -266,10 +268,52 @@ class Nemesis:
                 return True
         return False
 
-    def write(self, before: Location, after: Location) -> None:
+    def _go_back(self) -> bool:
+        """A step of `Move-ActiveMailboxDatabase -ReplayToTime` (`cmdlets.pointintime`), each at another moment: the
+        lagged copy stands at a point in time, the database is dismounted, the copy is activated as it stands."""
+        world = self._world
+        if not world.past:
+            return False
+        name = self._chance.choice(list(world.numbers))
+        found = world.database(name)
+        server = found.servers[-1]
+        settings, location = found.copy(server), world.location(name)
+        until = settings.replay_to
+        if server == location.active or self._chance.random() < 0.3:
+            return False
+        if until is None:
+            if location.state is LocationState.OPEN and not any(one.server == server for one in location.set):
+                earliest = world.loop.now - settings.replay_lag
+                if self._chance.random() < 0.8:  # before the last opening it is refused
+                    earliest = max(earliest, world.monitor.databases[name].opened[-1][1])
+                until = self._chance.uniform(earliest, world.loop.now)
+                world.set_copy(found, replace(settings, suspended=True, replay_to=until))
+                return True
+        elif self._chance.random() < 0.1:
+            world.set_copy(found, replace(settings, suspended=False, replay_to=None))
+            return True
+        elif not self._stands(found, server, until):
+            return self._chance.random() < 0.7
+        elif location.state is LocationState.OPEN:
+            self.write(location, transitions.dismounting(location, reason="it is to be opened as it was"))
+            return True
+        elif location.state is LocationState.DISMOUNTED and location.closed_lsn is not None:
+            after = transitions.activation_in_the_past(location, server, until, reason="as it was")
+            going_on = found.with_copy(server, replace(settings, suspended=False, replay_to=None))
+            self.write(location, after, {keys.database(name): encode(going_on)})
+            return True
+        return False
+
+    def _stands(self, found: MailboxDatabase, server: str, until: float) -> bool:
+        """By what the copy's agent published last."""
+        entry = self._world.etcd.entry(keys.status(server))
+        rows = decode(list[CopyStatus], entry.value) if entry is not None else []
+        return any(row.database == found.name and row.stands_at == until for row in rows)
+
+    def write(self, before: Location, after: Location, more: Mapping[str, bytes] | None = None) -> None:
         """If it is still as it was."""
         key = keys.location(before.database)
         entry = self._world.etcd.entry(key)
         if entry is not None and self._world.etcd.quorum:
             self._world.monitor.note("administrator", f"{before.database} {after.state} {after.target}")
-            self._world.etcd.apply({key: entry.revision}, {key: encode(after)})
+            self._world.etcd.apply({key: entry.revision}, {key: encode(after), **(more or {})})

@@ -73,6 +73,7 @@ class Instance:
         self._flushing = False
         self._connecting = 0
         self._backends = 0
+        self._given_up: tuple[list[Record], list[tuple[int, int]]] | None = None
         storage.was_primary, storage.shutdown = False, None
 
     # -- life ----------------------------------------------------------------------------------------------------
@@ -90,6 +91,9 @@ class Instance:
         reset(self.process)
         storage = self.storage
         storage.cut(self.host.chance.randint(storage.flushed, len(storage.wal)))
+        self._promoted_in_vain()
+        if storage.was_primary:
+            storage.replayed = storage.flushed
         self._end_backends()
         for stream in list(self.streams):
             stream.close(by=self)
@@ -123,25 +127,59 @@ class Instance:
         else:
             self.process.call_later(0.005, self._shut_when_sent)
 
+    def replay(self) -> int:
+        """How many records are replayed by now: a delay keeps commits back, a point in time stops at the first later
+        one."""
+        storage = self.storage
+        if not self.standby:
+            return storage.flushed
+        delay = storage.upstream.delay if storage.upstream is not None else 0.0
+        latest = self.host.loop.now - delay
+        if storage.until is not None:
+            latest = min(latest, storage.until)
+        while storage.replayed < storage.flushed:
+            record = storage.wal[storage.replayed]
+            if record.commit and record.at > latest:
+                break
+            storage.replayed += 1
+        return storage.replayed
+
+    def stands(self) -> bool:
+        """Whether it replays no more, as a point in time is reached and there is log behind it."""
+        return self.standby and self.storage.stop() == self.replay()
+
     def promote(self) -> int:
-        """The LSN at which the new timeline begins."""
+        """The LSN at which the new timeline begins: where it stands, else behind all that it has."""
         storage = self.storage
         if self.receiver is not None:
             self.receiver.close(by=self)
+        timeline = storage.timeline
+        if self.stands():
+            self._given_up = storage.wal[storage.replayed : storage.flushed], list(storage.history)
+            storage.cut(storage.replayed)
         begin = storage.end
         self.standby = False
         storage.was_primary = True
         self.visible = dict.fromkeys(row.value for row in storage.wal if row.kind == "op")
-        record = Record(begin + SIZE, begin, storage.timeline + 1, "promotion", None)
-        storage.append(record)
+        storage.append(Record(begin + SIZE, begin, timeline + 1, "promotion", None, self.host.loop.now))
         self.flush_soon()
         return begin
+
+    def _promoted_in_vain(self) -> None:
+        """It died before its timeline was durable: the log behind the point in time is there as before."""
+        storage = self.storage
+        if self._given_up is None or (storage.wal and storage.wal[-1].timeline > self._given_up[1][-1][0]):
+            return
+        given_up, storage.history = self._given_up
+        storage.wal += given_up
+        storage.flushed = len(storage.wal)
+        storage.was_primary = False
 
     # -- commits -------------------------------------------------------------------------------------------------
 
     def _write(self, kind: str, value: object) -> Record:
         storage = self.storage
-        record = Record(storage.end + SIZE, storage.end, storage.timeline, kind, value)
+        record = Record(storage.end + SIZE, storage.end, storage.timeline, kind, value, self.host.loop.now)
         storage.append(record)
         return record
 
@@ -249,6 +287,8 @@ class Instance:
     def _connect(self) -> None:
         """One connection attempt at a time; a changed upstream makes an older one void."""
         self._connecting += 1
+        if self.stands():
+            return  # with a backlog it asks for no stream
         if self.standby and self.accepting and self.receiver is None and self.storage.upstream is not None:
             self._try(self._connecting, self.storage.upstream)
 

@@ -18,10 +18,11 @@ from everpost.activemanager.record import Held, LocationWriter, Superseded
 from everpost.activemanager.service import ActiveManager
 from everpost.activemanager.synchronous import SetKeeper
 from everpost.activemanager.view import DatabaseView, View
+from everpost.databases.interface import Received
 from everpost.directory import keys
 from everpost.directory.schema import encode
 from everpost.errors import OutcomeUnknown, Unavailable
-from everpost.model.database import Location, Member
+from everpost.model.database import Location, Member, Progress
 from everpost.model.tenure import Timing
 from tests.simulation.world import Setting, Shape
 
@@ -119,6 +120,14 @@ def _opened_with_former_set(location: Location, *arguments: Any, honest: Any = t
     return msgspec.structs.replace(after, eligible=(*after.eligible, *kept))
 
 
+async def _replay_all(self: Activation, location: Location, until: float) -> Received:
+    return await self._received(location)
+
+
+def _floor_as_recorded(location: Location, progress: Progress | None) -> int:
+    return progress.acknowledged_lsn if progress is not None else 0
+
+
 class Sabotage(NamedTuple):
     """`patches`: (owner, name, replacement). `setting`: in what world it is found soon."""
 
@@ -129,6 +138,7 @@ class Sabotage(NamedTuple):
 PAIR = Shape(2, 1, 2)
 TRIO = Shape(3, 1, 3)
 MANY = Shape(2, 6, 2)
+PAST = Setting(TRIO, favour=("past", "administrator"))
 SABOTAGES: dict[str, Sabotage] = {
     "names before the record": Sabotage(((SetKeeper, "_shrink", _names_first),), Setting(PAIR)),
     "grow without a wait that was seen": Sabotage(((SetKeeper, "_prove", _believe),), Setting(PAIR)),
@@ -150,6 +160,7 @@ SABOTAGES: dict[str, Sabotage] = {
     "the former set stays eligible after an opening": Sabotage(
         ((transitions, "opened", _opened_with_former_set),), Setting(TRIO)
     ),
+    "an activation at a point in time replays all": Sabotage(((Activation, "_standing", _replay_all),), PAST),
 }
 """Rules of architecture 3."""
 
@@ -163,6 +174,9 @@ FOUND: dict[str, Sabotage] = {
     ),
     "a close of an instance that died": Sabotage(
         ((CopyController, "_close", _close_blindly),), Setting(PAIR, favour=("administrator", "kill postmaster"))
+    ),
+    "a floor from before an opening with loss": Sabotage(
+        ((Activation, "_must_have", staticmethod(_floor_as_recorded)),), PAST
     ),
 }
 """Bugs found by the simulation (docs/track-record.md), as they were."""

@@ -14,13 +14,20 @@ SIZE = 120
 
 
 class Record(NamedTuple):
-    """WAL from `start` to `lsn`. `kind`: op (a client's commit), opening, note, promotion or shutdown."""
+    """WAL from `start` to `lsn`, written at `at`. `kind`: op (a client's commit), opening, forgotten, note, or one
+    that is no commit: promotion, shutdown."""
 
     lsn: int
     start: int
     timeline: int
     kind: str
     value: object
+    at: float
+
+    @property
+    def commit(self) -> bool:
+        """Whether it has a time by which replay may be kept back, or stopped."""
+        return self.kind not in ("promotion", "shutdown")
 
 
 def place(lsn: int) -> int:
@@ -36,7 +43,7 @@ class Storage:
         self.present = False
         self.spoilt = False
         self.highest = Token(0, 0)
-        self.mark: tuple[Token, str] | None = None
+        self.mark: tuple[Token, str, float | None] | None = None
         self.was_primary = False
         self.shutdown: int | None = None
         self.order = ""
@@ -44,6 +51,10 @@ class Storage:
         self.names: tuple[str, ...] = ()
         self.admitted = False
         self.upstream: Upstream | None = None
+        self.until: float | None = None
+        """A standby replays nothing that was committed later, and stands there."""
+        self.replayed = 0
+        """How many records, whatever the instance that did it."""
         self.wal: list[Record] = []
         self.flushed = 0
         self.history: list[tuple[int, int]] = [(1, BEGIN)]
@@ -73,6 +84,7 @@ class Storage:
         """Only so many records are left."""
         del self.wal[count:]
         self.flushed = count
+        self.replayed = min(self.replayed, count)
         end = self.end
         while len(self.history) > 1 and self.history[-1][1] >= end:
             self.history.pop()
@@ -80,7 +92,7 @@ class Storage:
     def copy_from(self, other: Storage) -> None:
         """Everything that the other has flushed."""
         self.wal = other.wal[: other.flushed]
-        self.flushed = len(self.wal)
+        self.flushed = self.replayed = len(self.wal)
         self.history = [entry for entry in other.history if entry[1] < self.end or entry[0] == 1]
         self.was_primary, self.shutdown = False, None
 
@@ -89,10 +101,17 @@ class Storage:
         at = place(record.lsn) - 1
         return at < self.flushed and self.wal[at] is record
 
-    def openings(self) -> list[tuple[Token, str]]:
-        """Opening rows, oldest first."""
+    def stop(self) -> int | None:
+        """How many records there are up to `until`, if the log is known to go beyond."""
+        if self.until is None:
+            return None
+        found = (i for i, row in enumerate(self.wal[: self.flushed]) if row.commit and row.at > self.until)
+        return next(found, None)
+
+    def openings(self, count: int | None = None) -> list[tuple[Token, str]]:
+        """Opening rows in the first `count` records, else in all that is flushed; oldest first."""
         found: list[tuple[Token, str]] = []
-        for row in self.wal[: self.flushed]:
+        for row in self.wal[: self.flushed if count is None else count]:
             if row.kind == "opening":
                 found.append(row.value)  # type: ignore[arg-type]
             elif row.kind == "forgotten":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.sabotage import FOUND, SABOTAGES, broken
+from tests.simulation.sabotage import FOUND, PAST, SABOTAGES, broken
 from tests.simulation.world import Setting, Shape, run, shape_of
 
 STEPS = 400
@@ -22,6 +22,17 @@ def test_nothing_is_lost_and_all_opens_again(seed: int) -> None:
     assert report.violation is None, f"python -m tests.simulation --seed {seed} --steps {STEPS} --trace"
     assert report.steps == STEPS
     assert report.counts["acknowledged"] >= report.shape.databases
+
+
+@pytest.mark.parametrize("first", range(0, 30, 10))
+def test_a_lagged_copy_is_opened_as_it_was_at_a_point_in_time(first: int) -> None:
+    opened = 0
+    for seed in range(first, first + 10):
+        report = run(seed, STEPS, PAST)
+        line = f"python -m tests.simulation --seed {seed} --steps {STEPS} --shape 3,1,3 --favour past,administrator"
+        assert report.violation is None, f"{line} --trace"
+        opened += report.counts.get("in the past", 0)
+    assert opened > 0, "nothing was opened so"
 
 
 def test_16_servers_with_32_databases() -> None:

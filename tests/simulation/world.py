@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from unittest import mock
 
+from msgspec.structs import replace
+
 from everpost.activemanager import activation, transitions
 from everpost.directory import keys
 from everpost.directory.schema import decode, encode
-from everpost.model.database import CopyState, Location, LocationState, MailboxDatabase, Token
+from everpost.model.database import CopySettings, CopyState, Location, LocationState, MailboxDatabase, Token
 from everpost.model.server import DatabaseAvailabilityGroup, Role, Server
 from everpost.model.tenure import PamRecord, Timing
 from tests.simulation.clients import Clients
@@ -27,6 +29,8 @@ from tests.simulation.network import Network
 from tests.simulation.postgres import Instance
 
 DAG = "DAG"
+LAG = 8.0
+"""Simulated seconds by which the replay of a lagged copy stays behind."""
 SETTLE = 30.0
 """Simulated seconds within which a new organisation is open."""
 RECOVER = 120.0
@@ -43,7 +47,7 @@ class Shape(NamedTuple):
 
 class Setting(NamedTuple):
     """What the seed does not choose. `favour`: names of faults that are to strike more often;
-    "administrator" makes them busy, "loss" lets them activate with loss."""
+    "administrator" makes them busy, "loss" lets them activate with loss, "past" at a point in time."""
 
     shape: Shape | None = None
     timing: Timing = Timing()
@@ -89,6 +93,8 @@ class World:
         self.healing = False
         self.lossy = seed % 5 == 4 or "loss" in setting.favour
         """Whether administrators activate with loss in this run."""
+        self.past = self.shape.copies >= 3 and (seed % 5 == 3 or "past" in setting.favour)
+        """Whether the last copy of each database lags, and administrators open it as it was at a point in time."""
         self.batch = {2: 0.001, 3: 0.001, 4: 0.005, 5: 0.01, 8: 0.02}.get(self.shape.servers, 0.08)
         self.bad_lines: dict[str, float] = {}
         self.network = Network(self.loop, self.chance)
@@ -118,6 +124,8 @@ class World:
             self.numbers[name] = number
             servers = tuple(names[(number + place) % len(names)] for place in range(self.shape.copies))
             row = MailboxDatabase(name=name, guid=name, number=number, servers=servers, dag=DAG)
+            if self.past:
+                row = row.with_copy(servers[-1], CopySettings(replay_lag=LAG))
             puts[keys.database(name)] = encode(row)
             location = Location(
                 database=name,
@@ -142,6 +150,19 @@ class World:
         found = self.monitor.databases[database].location
         assert found is not None
         return found
+
+    def database(self, name: str) -> MailboxDatabase:
+        """Its settings."""
+        entry = self.etcd.entry(keys.database(name))
+        assert entry is not None
+        return decode(MailboxDatabase, entry.value)
+
+    def set_copy(self, database: MailboxDatabase, settings: CopySettings) -> None:
+        """Change those of its last copy."""
+        after = database.with_copy(database.servers[-1], settings)
+        if self.etcd.quorum:
+            self.monitor.note("administrator", f"{database.name} {database.servers[-1]} {settings.replay_to}")
+            self.etcd.apply({}, {keys.database(database.name): encode(after)})
 
     def pam(self) -> str | None:
         """Who is PAM."""
@@ -246,7 +267,7 @@ class World:
     def _quarantined(self, host: Host, database: str) -> bool:
         """The losing copy of an activation with loss is kept for a person (3.4)."""
         manager = host.agent.manager if host.agent is not None else None
-        if not self.lossy or manager is None:
+        if not (self.lossy or self.past) or manager is None:
             return False
         rows = [row for row in manager.statuses() if row.database == database]
         return bool(rows) and rows[0].state is CopyState.FAILED_AND_SUSPENDED
@@ -254,6 +275,9 @@ class World:
     async def _heal(self) -> float:
         self.nemesis.heal()
         self.healing = True
+        for name in self.numbers if self.past else ():
+            found = self.database(name)
+            self.set_copy(found, replace(found.copy(found.servers[-1]), suspended=False, replay_to=None))
         seconds = await self._until(self._all_follow, RECOVER, "not well")
         if self.monitor.violation is None:
             await self._acknowledge_everywhere()

@@ -85,7 +85,8 @@ class Activation:
             )
         if location.until is not None and promoted.begin_lsn != received.lsn:
             raise NotComplete(f"it was promoted at {promoted.begin_lsn:X}, and not where it stood, at {received.lsn:X}")
-        self._must_reach(location, promoted.begin_lsn, await self._floor(location.database))
+        floor = self._must_have(location, await self._floor(location.database))
+        self._must_reach(location, promoted.begin_lsn, floor)
         comment = location.reason if location.lossy else ""
         opening = Opening(
             location.token,
@@ -231,8 +232,8 @@ class Activation:
     async def _received(self, location: Location) -> Received:
         """Stop the receiver and check the log's end against what must be there: the progress floor (F9) and, after a
         planned close, the shutdown checkpoint. A copy that still reads its log is given time while it advances."""
-        floor = await self._floor(location.database)
-        needed = floor.acknowledged_lsn if floor is not None else 0
+        floor = self._must_have(location, await self._floor(location.database))
+        needed = floor
         if location.closed_lsn is not None:
             needed = max(needed, location.closed_lsn + 1)
         best = 0
@@ -256,8 +257,13 @@ class Activation:
         self._must_reach(location, received.lsn, floor)
         return received
 
-    def _must_reach(self, location: Location, lsn: int, floor: Progress | None) -> None:
-        if floor is not None and not location.lossy and lsn < floor.acknowledged_lsn:
-            raise NotComplete(
-                f"the log ends at {lsn:X}, but commits up to {floor.acknowledged_lsn:X} were acknowledged"
-            )
+    @staticmethod
+    def _must_have(location: Location, progress: Progress | None) -> int:
+        """The floor (F9). What was recorded before an opening with loss speaks of log that was given up then, until the
+        active that opened so has recorded its own."""
+        return location.kept(progress.token, progress.acknowledged_lsn) if progress is not None else 0
+
+    @staticmethod
+    def _must_reach(location: Location, lsn: int, floor: int) -> None:
+        if not location.lossy and lsn < floor:
+            raise NotComplete(f"the log ends at {lsn:X}, but commits up to {floor:X} were acknowledged")

@@ -39,7 +39,9 @@ def missing(database: DatabaseView, server: str) -> int | None:
 def _newest(database: DatabaseView) -> int | None:
     """The end of the newest opening's log as far as anybody was told."""
     location, progress = database.location, database.progress
-    told = [location.closed_lsn, progress.generated_lsn if progress is not None else None]
+    told = [location.closed_lsn]
+    if progress is not None:
+        told.append(location.kept(progress.token, progress.generated_lsn))
     active = database.copies.get(location.openings[-1].server)
     if active is not None and active.timeline == location.openings[-1].timeline:
         told.append(active.generated_lsn)

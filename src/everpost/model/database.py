@@ -157,6 +157,12 @@ class Location(msgspec.Struct, frozen=True, kw_only=True):
         """Whether a commit is acknowledged by one copy alone (`Resilience: single`)."""
         return not self.set
 
+    def kept(self, token: Token, lsn: int) -> int:
+        """How far a log that reached `lsn` under `token` is still a part of this history: each later opening with loss
+        gave up what lay behind its beginning."""
+        later = [opening.begin_lsn for opening in self.openings if opening.lossy and opening.token > token]
+        return min((lsn, *later))
+
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True):
     """A floor under what was acknowledged, written each second by the active, apart from the location (3, F9)."""
