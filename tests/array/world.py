@@ -26,6 +26,8 @@ from tests.directory.world import DriftingClock, Line
 
 ARRAY = ClientAccessArray(name="A", fqdn="a.contoso.com", site="S", ip="10.77.0.50")
 HOSTS = ("EX01", "EX02")
+LATE = 0.55
+"""Seconds by which the kernel ends a life late, each time."""
 
 
 def now() -> float:
@@ -46,7 +48,7 @@ class Network:
                 self.violations.append(f"{now():.3f}: {host} adds the address, {other} has it until {until:.3f}")
         if self.until.get(host, 0.0) <= now():
             self.holders.append(host)
-        self.until[host] = now() + seconds + 0.25  # the kernel may round up (hold.ROUNDING)
+        self.until[host] = now() + seconds + LATE
 
     def remove(self, host: str) -> None:
         self.until[host] = 0.0
@@ -279,4 +281,4 @@ class World:
                     continue
 
 
-assert hold.ROUNDING >= 0.25
+assert hold.ROUNDING >= LATE

@@ -30,8 +30,9 @@ log = logging.getLogger(__name__)
 
 LIFE = 1
 """Whole seconds, as the kernel counts them, that an address lives without a renewal."""
-ROUNDING = 0.3
-"""Seconds by which the kernel may end a life late (net/ipv4/devinet.c rounds up by at most a quarter of one)."""
+ROUNDING = 0.6
+"""Seconds by which the kernel may end a life late: net/ipv4/devinet.c rounds up by at most a quarter of one, and its
+worker waits while network namespaces are made and taken apart (0.32 s late with that going on, 0.58 s once)."""
 
 
 class _Sent(NamedTuple):
