@@ -14,7 +14,7 @@ import pytest
 from everpost.activemanager.activation import Activation, NotComplete
 from everpost.activemanager.record import Held, LocationWriter
 from everpost.clock import SystemClock
-from everpost.databases.engine import PostgresEngine
+from everpost.databases.engine import CHECKPOINT_GRAIN, PostgresEngine
 from everpost.model.database import Location, LocationState, Member, Opening, Token
 
 from .conftest import Host
@@ -52,7 +52,7 @@ async def lagged(hosts: list[Host]) -> tuple[PostgresEngine, float]:
     passive = second.engine()
     await seed(passive, upstream(first, 1))
     await passive.start(upstream(first, 1)._replace(delay=3600.0))
-    await asyncio.sleep(0.05)  # commits are told apart by more than the grain of a clock
+    await asyncio.sleep(CHECKPOINT_GRAIN)  # the files are from a checkpoint just now
     then = datetime.now(UTC).timestamp()
     await asyncio.sleep(0.05)
     for n in (2, 3, 4):
@@ -140,7 +140,28 @@ async def test_a_copy_without_log_beyond_that_time_or_with_a_later_opening_is_re
     with monkeypatch.context() as patch, pytest.raises(Died):
         dies_behind(engine, patch, "mark")
         await activate(engine, 2, then, (FIRST,))
-    await engine.start(None)
+    await engine.start(upstream(hosts[0], 1))
     async with asyncio.timeout(30):
         while await sql(engine, "select n from seen order by n") != [1, 2, 3, 4]:
             await asyncio.sleep(0.05)
+
+
+async def test_a_copy_that_has_replayed_beyond_that_time_is_refused(hosts: list[Host]) -> None:
+    """PostgreSQL would begin at its last restartpoint, stop at the next commit, and say that it stands at that time."""
+    engine, then = await lagged(hosts)
+    await engine.kill()
+    await engine.start(upstream(hosts[0], 1))
+    active = hosts[0].engine()
+    await active.checkpoint()
+    end = (await active.positions()).flush_lsn
+    async with asyncio.timeout(30):
+        while (await engine.standby_positions()).replayed_lsn < end:
+            await asyncio.sleep(0.05)
+    await engine.checkpoint()
+    await sql(active, "insert into seen values (5)")
+    end = (await active.positions()).flush_lsn
+    async with asyncio.timeout(30):
+        while (await engine.standby_positions()).received_lsn < end:
+            await asyncio.sleep(0.05)
+    with pytest.raises(NotComplete, match="cannot stand at that time"):
+        await activate(engine, 2, then, (FIRST,))

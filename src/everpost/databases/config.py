@@ -153,13 +153,15 @@ def conninfo(host: str, port: int, *, tls: Path, application_name: str, dbname: 
     return " ".join(f"{key}={quote(value)}" for key, value in fields.items())
 
 
-def upstream_file(info: str | None, delay: float = 0.0, until: float | None = None) -> str:
-    """primary_conninfo; none at all stops the receiver. `delay` in seconds keeps replay behind (a lagged copy).
-    `until`: Unix seconds at which replay stops for good; PostgreSQL takes that at its start only."""
-    text = f"primary_conninfo = {quote_setting(info or '')}\nrecovery_min_apply_delay = {int(delay * 1000)}ms\n"
-    if until is not None:
-        text += f"{TARGET} = '{datetime.fromtimestamp(until, UTC).isoformat(sep=' ')}'\n"
-    return text
+def upstream_file(info: str | None, delay: float = 0.0) -> str:
+    """primary_conninfo; none at all stops the receiver. `delay` in seconds keeps replay behind (a lagged copy)."""
+    return f"primary_conninfo = {quote_setting(info or '')}\nrecovery_min_apply_delay = {int(delay * 1000)}ms\n"
+
+
+def target(until: float, incarnation: str) -> str:
+    """Replay stops for good at Unix second `until`; PostgreSQL takes that at its start only. It says for which files
+    that was."""
+    return f"{TARGET} = '{datetime.fromtimestamp(until, UTC).isoformat(sep=' ')}'  # {incarnation}\n"
 
 
 def moment(text: str) -> float | None:

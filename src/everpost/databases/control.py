@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import calendar
 import re
+import time
 from pathlib import Path
 
 import msgspec
@@ -17,11 +19,12 @@ PRIMARY_STATES = frozenset({"in production", "shut down", "shutting down", "star
 
 
 class ControlData(msgspec.Struct, frozen=True, kw_only=True):
-    """The fields of pg_controldata that matter here; LSNs in bytes."""
+    """The fields of pg_controldata that matter here; LSNs in bytes. `checkpoint_at`: Unix seconds, whole ones."""
 
     state: str
     system_identifier: str
     checkpoint_lsn: int
+    checkpoint_at: int
     timeline: int
     min_recovery_lsn: int
     min_recovery_timeline: int
@@ -58,13 +61,14 @@ def segment_name(timeline: int, lsn: int) -> str:
 
 
 def parse_controldata(text: str) -> ControlData:
-    """The output of pg_controldata in the C locale. Raises EverpostError if a field is missing."""
+    """The output of pg_controldata in the C locale and UTC. Raises EverpostError if a field is missing."""
     fields = dict(re.findall(r"^([^:\n]+):\s*(.*)$", text, re.MULTILINE))
     try:
         return ControlData(
             state=fields["Database cluster state"],
             system_identifier=fields["Database system identifier"],
             checkpoint_lsn=parse_lsn(fields["Latest checkpoint location"]),
+            checkpoint_at=calendar.timegm(time.strptime(fields["Time of latest checkpoint"], "%a %b %d %H:%M:%S %Y")),
             timeline=int(fields["Latest checkpoint's TimeLineID"]),
             min_recovery_lsn=parse_lsn(fields["Minimum recovery ending location"]),
             min_recovery_timeline=int(fields["Min recovery ending loc's timeline"]),

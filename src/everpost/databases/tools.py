@@ -64,7 +64,7 @@ class Tools:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
             cwd="/",
-            env={"LC_ALL": "C", "PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent"},
+            env={"LC_ALL": "C", "TZ": "UTC", "PATH": os.environ.get("PATH", ""), "HOME": "/nonexistent"},
             start_new_session=True,
         )
         try:
