@@ -49,6 +49,8 @@ class SmallEngine:
         self.following: Upstream | None = None
         self.apart = False
         self.until: float | None = None
+        self.beyond = False
+        self.rows = [(Token(1, 1), "a"), (Token(1, 2), "b")]
 
     async def running(self) -> bool | None:
         return None if self.runs else False
@@ -61,6 +63,8 @@ class SmallEngine:
 
     async def start(self, upstream: Upstream, until: float | None = None) -> None:
         self.diary.append("start" if until is None else f"start until {until:.0f}")
+        if until is not None and self.beyond:
+            raise EverpostError("PostgreSQL did not start: it has replayed more than that")
         self.runs, self.following, self.until = True, upstream, until
 
     async def follow(self, upstream: Upstream) -> None:
@@ -72,6 +76,9 @@ class SmallEngine:
 
     async def standby_positions(self) -> StandbyPositions:
         return StandbyPositions(1000, 1000, 2, self.runs and not self.apart, 1000, self.until if self.runs else None)
+
+    async def openings(self) -> list[tuple[Token, str]]:
+        return self.rows
 
     async def fetch_seed(self, upstream: Upstream, percent: Callable[[int], None]) -> None:
         self.diary.append(f"fetch {upstream.server}")
@@ -365,6 +372,20 @@ async def test_with_little_room_a_lagged_copy_replays_and_keeps_no_log_for_time(
     assert world.settings.lag_disabled == "an administrator says so"
 
 
+@pytest.mark.parametrize("lossy", [False, True])
+async def test_a_copy_whose_history_lacks_a_recorded_opening_is_seeded_anew(lossy: bool) -> None:
+    """It followed an activation that died before it was recorded, and the next one began at the same place. What an
+    opening with loss left behind is kept for a person."""
+    world = World(record(lossy=lossy))
+    assert await world.step(40) is CopyState.HEALTHY and "leave" not in " ".join(world.diary)
+    world.engine.rows = [(Token(1, 1), "a"), (Token(1, 2), "never recorded")]
+    assert await world.step(16) is CopyState.HEALTHY, "what is replayed later would not be missing"
+    states = [await world.step() for _ in range(30)]
+    assert CopyState.FAILED_AND_SUSPENDED in states
+    assert any("fetch" in line for line in world.diary) is not lossy
+    assert world.events[0][0] and "the opening at 1.2 is not in its history" in world.events[0][1]
+
+
 async def test_a_copy_stands_at_a_point_in_time_until_it_is_resumed() -> None:
     world = World(record())
     world.settings = CopySettings(replay_lag=3600.0, suspended=True, replay_to=50.0)
@@ -387,6 +408,19 @@ async def test_a_copy_of_another_history_does_not_say_that_it_stands() -> None:
         state = await world.step(2)
         assert state is CopyState.SUSPENDED
         assert world.duty.status(state, "").stands_at == stands
+
+
+async def test_a_copy_that_cannot_stand_again_does_not_say_that_it_stands() -> None:
+    """It stood, was the active copy meanwhile, and has replayed more by now: what it said then must not be said now, or
+    an activation would be ordered that no copy can carry out."""
+    world = World(record(member=False))
+    world.settings = CopySettings(replay_lag=3600.0, suspended=True, replay_to=50.0)
+    await world.step(2)
+    world.engine.beyond, world.engine.runs = True, False
+    for _ in range(3):
+        with pytest.raises(EverpostError, match="did not start"):
+            await world.duty.step(Held(world.location, 1))
+        assert world.duty.status(CopyState.FAILED, "").stands_at is None
 
 
 async def test_a_member_does_not_lag_before_it_is_out_of_the_set() -> None:

@@ -209,7 +209,11 @@ class Activation:
                 return await self._engine.received()
         if not await self._engine.alive() or (await self._engine.standby_positions()).stands_at != until:
             await self._engine.kill()
-            await self._engine.start(None, until)
+            try:
+                await self._engine.start(None, until)
+            except EverpostError as error:
+                # No other copy is asked in its place, so whoever ordered it must hear of it.
+                raise NotComplete(f"{self._me} cannot stand at that time: {error}") from error
         point = await self._until_it_stands(location, until)
         # With other openings than the recorded ones no copy could show that it has the same history, and a timeline
         # would begin on one that had ended by then.
