@@ -14,7 +14,8 @@ import pytest
 from everpost.activemanager.activation import Activation, NotComplete
 from everpost.activemanager.record import Held, LocationWriter
 from everpost.clock import SystemClock
-from everpost.databases.engine import CHECKPOINT_GRAIN, PostgresEngine
+from everpost.databases.engine import PostgresEngine
+from everpost.databases.standing import CHECKPOINT_GRAIN
 from everpost.model.database import Location, LocationState, Member, Opening, Token
 
 from .conftest import Host

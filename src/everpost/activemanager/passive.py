@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from everpost.activemanager import lag, seeding, transitions
+from everpost.activemanager.history import History
 from everpost.activemanager.lag import LagManager
 from everpost.activemanager.record import Held
 from everpost.activemanager.relation import QUARANTINED, Remedy, Verdict, relate
@@ -22,7 +23,7 @@ from everpost.activemanager.seeding import Seeding
 from everpost.databases.interface import Engine, Failure, NoStream, StandbyPositions, Upstream
 from everpost.errors import EverpostError
 from everpost.log import fact
-from everpost.model.database import CopySettings, CopyState, CopyStatus, Location, LocationState, Opening, Token
+from everpost.model.database import CopySettings, CopyState, CopyStatus, Location, LocationState, Token
 
 if TYPE_CHECKING:
     from everpost.activemanager.copy import Host
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GENERATION = 1024 * 1024
-HISTORY_EVERY = 30.0
-"""Seconds between looks whether the recorded openings were replayed."""
 NOT_STREAMING = 20.0
 """Seconds an attached copy may fail to stream from a living active before a stronger remedy is taken."""
 Outcome = tuple[CopyState, str]
@@ -67,9 +66,7 @@ class PassiveDuty:
         self._scrub: asyncio.Task[str] | None = None
         self._lag = LagManager(host.lag_low_space)
         self._logs_at = 0.0
-        self._history_at = 0.0
-        self._looked_for: tuple[Token, int] | None = None
-        """Under which token openings were missed, and how far the active's log went then: they lie before that."""
+        self._history = History(engine)
         self._standing: tuple[float, Token] | None = None
         self._sound = True
 
@@ -251,7 +248,7 @@ class PassiveDuty:
         self._following = (upstream.token, upstream.server, upstream.delay)
         self.token = upstream.token
         self._streaming_at = self._host.clock.boottime()
-        self._history_at, self._looked_for = self._streaming_at + HISTORY_EVERY, None
+        self._history.begin(self._streaming_at)
 
     async def _rewind(self, held: Held, upstream: Upstream, verdict: Verdict) -> Outcome:
         """A rewind that does not succeed leaves spoilt files, for which the next step fetches a seed."""
@@ -311,7 +308,7 @@ class PassiveDuty:
             damage = await self._pages()
             if damage:
                 return await self._fail(held, damage, heal=True)
-            missing = await self._not_replayed(held.location)
+            missing = await self._history.missing(now, held.location, self._positions)
             if missing:
                 why = f"it has replayed more, and the opening at {missing[0].token} is not in its history"
                 return await self._fail(held, why, heal=not any(opening.lossy for opening in missing))
@@ -332,27 +329,6 @@ class PassiveDuty:
             self._announced = verdict = Verdict(Remedy.REWIND, why)
             return await self._rewind(held, upstream, verdict)
         return await self._seed_from_active(held, why)
-
-    async def _not_replayed(self, location: Location) -> tuple[Opening, ...]:
-        """From time to time: recorded openings that the log which was replayed here does not hold. An activation that
-        died before it was recorded, and the next one, may begin at one place on timelines of one number; a copy that
-        followed the first by itself looks as if it followed the second (3.5)."""
-        now, positions = self._host.clock.boottime(), self._positions
-        if now < self._history_at or positions is None or positions.known_generated_lsn is None:
-            return ()
-        self._history_at = now + HISTORY_EVERY
-        try:
-            known = set(await self._engine.openings())
-        except EverpostError:
-            return ()
-        missing = tuple(one for one in location.openings if (one.token, one.nonce) not in known)
-        if not missing:
-            self._looked_for = None
-        elif self._looked_for is None or self._looked_for[0] != location.token:
-            self._looked_for = location.token, positions.known_generated_lsn
-        elif positions.replayed_lsn >= self._looked_for[1]:
-            return missing
-        return ()
 
     async def _pages(self) -> str:
         """Read through the pages from time to time, beside the steps; what was found damaged."""

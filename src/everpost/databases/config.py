@@ -10,6 +10,7 @@ from pathlib import Path
 from everpost.model.database import Token
 
 TARGET = "recovery_target_time"
+UPSTREAM = "upstream.conf"
 SUPERUSER = "everpost"
 REPLICATION = "everpost_replication"
 STORE = "everpost_store"
@@ -87,7 +88,7 @@ def main_file(conf: Path, *, addresses: Sequence[str], port: int, sockets: Path,
             f"ssl_key_file = {quote_setting(str(tls / 'host.key'))}",
             f"ssl_ca_file = {quote_setting(str(tls / 'ca.crt'))}",
             "ssl_min_protocol_version = 'TLSv1.3'",
-            f"include = {quote_setting(str(conf / 'upstream.conf'))}",
+            f"include = {quote_setting(str(conf / UPSTREAM))}",
             f"include = {quote_setting(str(conf / 'names.conf'))}",
             f"include = {quote_setting(str(conf / 'keep.conf'))}",
             "",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import os
 import pwd
@@ -11,7 +10,6 @@ import shutil
 import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
@@ -36,14 +34,12 @@ from everpost.databases.layout import Layout, Mark
 from everpost.databases.mending import Mending
 from everpost.databases.retention import Retention
 from everpost.databases.serverlog import ServerLog
+from everpost.databases.standing import must_not_be_beyond
 from everpost.databases.tools import Tools
 from everpost.databases.warden_client import WardenClient
 from everpost.errors import EverpostError, Unavailable
 from everpost.model.database import Opening, Token
 
-CHECKPOINT_GRAIN = 2.0
-"""Seconds by which commits before a checkpoint may be later than its time, which is cut to whole seconds and read
-before the checkpoint's place in the log is known."""
 START_LIMIT = 120.0
 """Seconds a start may take: it replays what a crash left."""
 PROMOTE_LIMIT = 120.0
@@ -191,7 +187,7 @@ class PostgresEngine:
         write_durably(conf / "names.conf", config.names_file(()))
         if not (conf / "keep.conf").exists():
             self._retention.by_number()
-        write_durably(conf / "upstream.conf", self._upstream_file(upstream, until))
+        write_durably(conf / config.UPSTREAM, self._upstream_file(upstream, until))
 
     def _upstream_file(self, upstream: Upstream | None, until: float | None = None) -> str:
         delay = upstream.delay if upstream is not None else 0.0
@@ -210,7 +206,7 @@ class PostgresEngine:
         self._tools.end_orphans(self.layout.root)
         pgdata = self.layout.pgdata
         if until is not None:
-            await self._must_not_be_beyond(until)
+            await must_not_be_beyond(until, config.target(until, self.incarnation), self.layout, self._tools)
         self._configure(upstream, until)
         for stray in ("promote", "recovery.signal", "postmaster.pid"):
             (pgdata / stray).unlink(missing_ok=True)
@@ -231,20 +227,6 @@ class PostgresEngine:
             if time.monotonic() > end:
                 raise EverpostError(f"PostgreSQL of {self.database} did not become ready.", retry=True)
             await asyncio.sleep(0.01)
-
-    async def _must_not_be_beyond(self, until: float) -> None:
-        """PostgreSQL begins at its last restartpoint and stops at the next commit that is later: it would stand and
-        show what lies between. If the last start of these files was up to the same time, nothing did."""
-        with contextlib.suppress(FileNotFoundError):
-            if config.target(until, self.incarnation) in (self.layout.conf / "upstream.conf").read_text():
-                return
-        data = await self._tools.controldata(self.layout.pgdata)
-        if data.checkpoint_at + CHECKPOINT_GRAIN > until:
-            at = datetime.fromtimestamp(data.checkpoint_at, UTC).isoformat(sep=" ")
-            raise EverpostError(
-                f"{self.database} has been replayed here up to {at} at least.",
-                remedy="A copy cannot go back: name a time 2 s later or more, or another copy.",
-            )
 
     def _drop_lines(self) -> None:
         for line in (self._line, self._mail, self._local, self._beat):
@@ -273,11 +255,11 @@ class PostgresEngine:
 
     async def follow(self, upstream: Upstream | None) -> None:
         """Change primary_conninfo; with None, wait until the receiver is gone."""
-        if config.TARGET in (self.layout.conf / "upstream.conf").read_text():
+        if config.TARGET in (self.layout.conf / config.UPSTREAM).read_text():
             await self.kill()  # it stands at a point in time, and would not go on
             await self.start(upstream)
             return
-        write_durably(self.layout.conf / "upstream.conf", self._upstream_file(upstream))
+        write_durably(self.layout.conf / config.UPSTREAM, self._upstream_file(upstream))
         await self._warden.signal(self.database, signal.SIGHUP)
         if upstream is not None:
             return
