@@ -134,7 +134,8 @@ class Monitor:
             self.fault(f"{name} changed its active at one token {location.token}")
         if location.lossy and watched.lost_before is None:
             watched.lost_before = self._world.loop.now
-        opened = location.state is LocationState.OPEN and (before is None or before.state is LocationState.ACTIVATING)
+        # With a dismount ordered it is recorded as on its way to being closed, and is an opening all the same.
+        opened = location.state in SHOWN and (before is None or before.state is LocationState.ACTIVATING)
         if opened:
             watched.opened.append((location.token, self._world.loop.now))
             self._look_at_opening(watched, location)

@@ -279,6 +279,9 @@ class Nemesis:
         server = found.servers[-1]
         settings, location = found.copy(server), world.location(name)
         until = settings.replay_to
+        if location.state is LocationState.ACTIVATING and location.until is not None and not location.dismount:
+            self.write(location, transitions.dismount_asked(location, reason="it is to be looked at first"))
+            return True
         if server == location.active or self._chance.random() < 0.3:
             return False
         if until is None:
