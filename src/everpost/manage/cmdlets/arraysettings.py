@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
-from enum import StrEnum
-from typing import Any, TypeVar
+from collections.abc import Mapping
+from typing import Any
 
 import msgspec
 
@@ -15,7 +14,7 @@ from everpost.array.link import Address
 from everpost.array.membership import members
 from everpost.directory.arraynames import server_fqdn
 from everpost.errors import AlreadyExists, Refused
-from everpost.manage.cmdlets.change import look_up
+from everpost.manage.cmdlets.change import in_words, look_up, one_of
 from everpost.manage.context import CommandContext
 from everpost.manage.timespan import seconds as span_seconds
 from everpost.model.array import Affinity, ClientAccessArray
@@ -25,7 +24,6 @@ _FQDN = re.compile(
     r"(?=.{1,255}$)[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)+"
 )
 _MAIL_ADDRESS = re.compile(r"[^@\s<>,]+@[^@\s<>,]+")
-Choice = TypeVar("Choice", bound=StrEnum)
 
 
 def free_fqdn(context: CommandContext, text: str, *, of: ClientAccessArray | None = None) -> str:
@@ -71,9 +69,9 @@ def settings(context: CommandContext, before: ClientAccessArray, given: Mapping[
         if typed and not all(_MAIL_ADDRESS.fullmatch(one.strip()) for one in typed.split(",")):
             raise Refused(f"{parameter} {typed!r} is no mail address.", remedy="Type it like admin@contoso.com.")
     if "dns_mode" in changes:
-        changes["dns_mode"] = _one_of("-DnsMode", DnsMode, str(changes["dns_mode"]))
+        changes["dns_mode"] = one_of("-DnsMode", DnsMode, str(changes["dns_mode"]))
     if "affinity" in changes:
-        changes["affinity"] = _one_of("-Affinity", Affinity, str(changes["affinity"]))
+        changes["affinity"] = one_of("-Affinity", Affinity, str(changes["affinity"]))
     after = msgspec.structs.replace(before, **changes)
     if {"ip", "gateway"} & changes.keys():
         _must_fit(context, after)
@@ -130,18 +128,6 @@ def _warn(context: CommandContext, before: ClientAccessArray, after: ClientAcces
         context.warning(f"{after.name} has no address any more: Set-ClientAccessArray {after.name} -IP gives it one.")
 
 
-def _one_of(parameter: str, kind: type[Choice], text: str) -> Choice:
-    found = next((one for one in kind if one.value.lower() == text.lower()), None)
-    if found is None:
-        raise Refused(f"{parameter} cannot be {text!r}.", remedy=f"Type {_or(one.value for one in kind)}.")
-    return found
-
-
-def _or(words: Iterable[str]) -> str:
-    *most, last = words
-    return f"{', '.join(most)} or {last}" if most else last
-
-
 def _seconds(name: str, text: str, least: float, most: float, example: str) -> float:
     """Seconds, or a time span of the shell."""
     try:
@@ -162,7 +148,9 @@ def member(context: CommandContext, array: ClientAccessArray, name: str) -> str:
     if server.name not in names:
         raise Refused(
             f"{server.name} is not a client access server of the site {array.site}.",
-            remedy=f"Name {_or(sorted(names))}." if names else "That site has none: Get-ExchangeServer lists them.",
+            remedy=f"Name {in_words(sorted(names))}."
+            if names
+            else "That site has none: Get-ExchangeServer lists them.",
         )
     return server.name
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
+from enum import StrEnum
 from typing import TypeVar
 
 from everpost.errors import NotFound, OutcomeUnknown, Refused, Unavailable
 from everpost.manage.context import CommandContext
 
 T = TypeVar("T")
+Choice = TypeVar("Choice", bound=StrEnum)
 
 
 def look_up(table: Mapping[str, T], name: str, what: str, how: str) -> T:
@@ -21,6 +23,20 @@ def look_up(table: Mapping[str, T], name: str, what: str, how: str) -> T:
     original = {known.lower(): known for known in table}
     remedy = f"Did you mean {original[near[0]]}?" if near else f"{how} lists them."
     raise NotFound(f"There is no {what} {name}.", remedy=remedy)
+
+
+def one_of(parameter: str, kind: type[Choice], text: str) -> Choice:
+    """The value of that name, in any case. Raises Refused with all there are."""
+    found = next((one for one in kind if one.value.lower() == text.lower()), None)
+    if found is None:
+        raise Refused(f"{parameter} cannot be {text!r}.", remedy=f"Type {in_words(one.value for one in kind)}.")
+    return found
+
+
+def in_words(words: Iterable[str]) -> str:
+    """`a, b or c`."""
+    *most, last = words
+    return f"{', '.join(most)} or {last}" if most else last
 
 
 async def write(context: CommandContext, guards: Iterable[str], puts: Mapping[str, bytes | None], *, what: str) -> None:

@@ -11,7 +11,7 @@ from everpost.directory import keys
 from everpost.directory.schema import decode, encode
 from everpost.errors import AlreadyExists, Refused
 from everpost.manage import registry
-from everpost.manage.cmdlets.change import look_up, write
+from everpost.manage.cmdlets.change import look_up, one_of, write
 from everpost.manage.context import CommandContext
 from everpost.manage.render import Row
 from everpost.model import quorum
@@ -195,7 +195,9 @@ async def set_database_availability_group(
         )
     if network_encryption is not None and network_encryption.lower() != "enabled":
         raise Refused("Replication is always encrypted.", remedy="Leave -NetworkEncryption out; it is Enabled.")
-    compression = _compression(network_compression) if network_compression is not None else None
+    compression: NetworkCompression | None = None
+    if network_compression is not None:
+        compression = one_of("-NetworkCompression", NetworkCompression, network_compression)
     if discover_networks:
         context.verbose("Networks follow the servers' addresses; there is nothing to discover.")
     if database_availability_group_ip_addresses:
@@ -233,14 +235,6 @@ async def set_database_availability_group(
         context.verbose("The alternate witness is used by a datacenter switchover only; it never takes over by itself.")
     await context.voters.reconcile(context.verbose, context.warning)
     return [_row(context, after)]
-
-
-def _compression(text: str) -> NetworkCompression:
-    found = next((one for one in NetworkCompression if one.value.lower() == text.lower()), None)
-    if found is None:
-        known = ", ".join(one.value for one in NetworkCompression)
-        raise Refused(f"-NetworkCompression {text} is unknown.", remedy=f"Type one of {known}.")
-    return found
 
 
 @registry.command("Remove-DatabaseAvailabilityGroup")
