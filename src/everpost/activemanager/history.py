@@ -25,8 +25,10 @@ class History:
         self._at, self._looked_for = now + EVERY, None
 
     async def missing(self, now: float, location: Location, positions: StandbyPositions) -> tuple[Opening, ...]:
-        """From time to time: recorded openings that the log which was replayed here does not hold."""
-        if now < self._at or positions.known_generated_lsn is None:
+        """From time to time: recorded openings that the log which was replayed here does not hold. Nobody is judged by
+        an end of the log that was told before the newest opening began."""
+        known_end = positions.known_generated_lsn
+        if now < self._at or known_end is None or known_end <= location.openings[-1].begin_lsn:
             return ()
         self._at = now + EVERY
         try:
@@ -37,7 +39,7 @@ class History:
         if not found:
             self._looked_for = None
         elif self._looked_for is None or self._looked_for[0] != location.token:
-            self._looked_for = location.token, positions.known_generated_lsn
+            self._looked_for = location.token, known_end
         elif positions.replayed_lsn >= self._looked_for[1]:
             return found
         return ()
